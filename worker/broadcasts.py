@@ -1,0 +1,842 @@
+"""Use cases of a broadcast: create, change, start, stop, resume, clear, restart; and its numbers.
+
+A state changes by one UPDATE that names the states it may begin from; the row count says who won.
+Every such change raises the epoch, so a slice that began earlier finds nothing to claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import phonenumbers
+from peewee import SQL, NodeList, fn
+
+from worker import audit, channels, clock, counters, db, rendering
+from worker.models import Broadcast, Channel, RecipientFile, Run
+from worker.settings import Settings
+from worker.states import BROADCAST, MESSAGE_STATUSES, PENDING, allowed, sql_list
+
+NAME_MAX = 200
+TEXT_MAX = 2000
+RATE_MIN, RATE_MAX = 1, 60_000
+MISS_AFTER = 15 * clock.MINUTE
+SEND_AT_MAX = 366 * 24 * clock.HOUR
+CANCEL_STEP = 2_000
+WHO = ("everyone", "failed", "undelivered", "new")
+# Which messages a restart takes up again, by their latest status: those that surely did not arrive.
+AGAIN = {"failed": ("failed",), "undelivered": ("failed", "undelivered")}
+CONTENT = ("channel_id", "text", "template", "variables", "region", "ignore_duplicates")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a value cannot be used: a code with words in the catalogues, and the facts for the sentence."""
+
+    code: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Invalid(ValueError):
+    """Values that cannot be used: field → Problem."""
+
+    def __init__(self, problems: Mapping[str, Problem]) -> None:
+        super().__init__(", ".join(f"{name}: {p.code}" for name, p in problems.items()))
+        self.problems = dict(problems)
+
+
+class NotAllowed(RuntimeError):
+    """The action is not possible in this state, or somebody else was faster."""
+
+    def __init__(self, action: str, broadcast: Broadcast) -> None:
+        super().__init__(f"{action} is not allowed from {broadcast.state}")
+        self.action = action
+        self.state = broadcast.state
+        self.allowed = allowed(broadcast.state)
+
+
+# --- values -----------------------------------------------------------------------------------------
+
+
+def create(
+    settings: Settings,
+    values: Mapping[str, Any],
+    actor: str,
+    *,
+    complete: bool = True,
+    form_token: str | None = None,
+) -> Broadcast:
+    """Make a draft. `complete=False` lets a form save what there is so far.
+
+    The same `form_token` twice gives the same broadcast. Raises Invalid.
+    """
+    if form_token:
+        known = Broadcast.get_or_none(Broadcast.form_token == form_token)
+        if known is not None:
+            return known
+    columns = _cleaned(settings, values, None, complete)
+    now = clock.now()
+    with db.write():
+        broadcast = Broadcast.create(
+            **columns, created_by=actor, created_at=now, updated_at=now, form_token=form_token
+        )
+        audit.record(actor, "broadcast.create", str(broadcast.id))
+    return Broadcast.get_by_id(broadcast.id)
+
+
+def update(
+    settings: Settings, broadcast: Broadcast, values: Mapping[str, Any], actor: str, *, complete: bool = True
+) -> tuple[Broadcast, bool]:
+    """Change what is given in `values`; the broadcast and whether its files must be checked again.
+
+    The content may change in a draft only; name, rate and the deletion policy at any time; the start
+    time until it runs. Raises Invalid.
+    """
+    columns = _cleaned(settings, values, broadcast, complete)
+    changed = {name for name, value in columns.items() if getattr(broadcast, name) != value}
+    content = changed & {
+        "channel", "text", "template_name", "template_language", "variables", "region", "ignore_duplicates"
+    }
+    if content and broadcast.state != "draft":
+        raise Invalid({_field_of(name): Problem("only_in_draft", {"state": broadcast.state}) for name in content})
+    if changed & {"send_at", "timezone"} and broadcast.state not in ("draft", "scheduled", "stopped"):
+        raise Invalid({"send_at": Problem("already_started")})
+    with db.write():
+        if changed:
+            same_state = Broadcast.update(
+                **{name: columns[name] for name in changed}, updated_at=clock.now()
+            ).where((Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state))
+            if same_state.execute() != 1:
+                raise NotAllowed("update", Broadcast.get_by_id(broadcast.id))
+            audit.record(actor, "broadcast.update", str(broadcast.id), fields=sorted(changed))
+    return Broadcast.get_by_id(broadcast.id), bool(content)
+
+
+def _field_of(column: str) -> str:
+    return {"channel": "channel_id", "template_name": "template", "template_language": "template"}.get(column, column)
+
+
+def _cleaned(
+    settings: Settings, values: Mapping[str, Any], known: Broadcast | None, complete: bool
+) -> dict[str, Any]:
+    """Columns for the given values, with defaults for a new broadcast. Raises Invalid with every problem."""
+    cleaner = _Cleaner(settings, values, known, complete)
+    columns = cleaner.run()
+    if cleaner.problems:
+        raise Invalid(cleaner.problems)
+    return columns
+
+
+class _Cleaner:
+    """Checks one set of values, collecting a Problem per field."""
+
+    def __init__(
+        self, settings: Settings, values: Mapping[str, Any], known: Broadcast | None, complete: bool
+    ) -> None:
+        self.settings = settings
+        self.values = values
+        self.known = known
+        self.complete = complete
+        self.problems: dict[str, Problem] = {}
+        self.columns: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        for name in ("name", "region", "ignore_duplicates", "on_file_delete", "rate_per_minute", "send_at"):
+            if name in self.values or self.known is None:
+                getattr(self, "_" + name)(self.values.get(name))
+        if self.known is None or any(name in self.values for name in ("channel_id", "text", "template", "variables")):
+            self._content()
+        return self.columns
+
+    def _bad(self, name: str, code: str, **facts: Any) -> None:
+        self.problems.setdefault(name, Problem(code, facts))
+
+    def _name(self, value: Any) -> None:
+        name = " ".join(value.split()) if isinstance(value, str) else ""
+        if "\0" in name:
+            self._bad("name", "name_invalid")
+        elif not name and self.complete:
+            self._bad("name", "name_required")
+        elif len(name) > NAME_MAX:
+            self._bad("name", "name_too_long", max=NAME_MAX)
+        self.columns["name"] = name
+
+    def _region(self, value: Any) -> None:
+        region = value or self.settings.region
+        if region not in phonenumbers.SUPPORTED_REGIONS:
+            self._bad("region", "region_unknown")
+        self.columns["region"] = region
+
+    def _ignore_duplicates(self, value: Any) -> None:
+        value = True if value is None else value
+        if not isinstance(value, bool):
+            self._bad("ignore_duplicates", "not_a_boolean")
+        self.columns["ignore_duplicates"] = value
+
+    def _on_file_delete(self, value: Any) -> None:
+        value = value or "keep"
+        if value not in ("keep", "remove"):
+            self._bad("on_file_delete", "not_a_choice", choices=["keep", "remove"])
+        self.columns["on_file_delete"] = value
+
+    def _rate_per_minute(self, value: Any) -> None:
+        rate = _whole(value)
+        if rate is None and value in (None, "") and not self.complete:
+            rate = 60
+        if rate is None or not RATE_MIN <= rate <= RATE_MAX:
+            self._bad("rate_per_minute", "rate_range", min=RATE_MIN, max=RATE_MAX)
+        self.columns["rate_per_minute"] = rate
+
+    def _send_at(self, value: Any) -> None:
+        zone = self.values.get("timezone") or (self.known.timezone if self.known else self.settings.timezone)
+        try:
+            ZoneInfo(zone)
+        except (ValueError, OSError, KeyError, TypeError):
+            self._bad("timezone", "timezone_unknown")
+            return
+        self.columns["timezone"] = zone
+        self.columns["send_at"] = None
+        if value in (None, ""):
+            return
+        try:
+            moment = instant(value, zone)
+        except (ValueError, OverflowError, TypeError):
+            self._bad("send_at", "send_at_invalid")
+            return
+        unchanged = self.known is not None and self.known.send_at == moment
+        if moment <= clock.now() and not unchanged:
+            self._bad("send_at", "send_at_past")
+        elif moment > clock.now() + SEND_AT_MAX:
+            self._bad("send_at", "send_at_far")
+        self.columns["send_at"] = moment
+
+    def _given(self, name: str, column: str) -> Any:
+        if name in self.values or self.known is None:
+            return self.values.get(name)
+        return getattr(self.known, column)
+
+    def _content(self) -> None:
+        """Channel, text or template, and variables belong together and are checked together."""
+        channel = self._channel()
+        variables = self._given("variables", "variables") or {}
+        if not isinstance(variables, Mapping):
+            self._bad("variables", "variables_invalid")
+            variables = {}
+        self.columns.update(
+            channel=channel.id if channel else None,
+            text=None, template_name=None, template_language=None, variables=dict(variables),
+        )
+        if channel is None:
+            # A draft without a channel keeps what was typed.
+            self._keep_text()
+        elif channel.kind == "sms":
+            self._text()
+        else:
+            self._template(channel, variables)
+
+    def _channel(self) -> Channel | None:
+        value = self._given("channel_id", "channel_id")
+        number = _whole(value)
+        if value in (None, ""):
+            if self.complete:
+                self._bad("channel_id", "channel_required")
+            return None
+        channel = Channel.get_or_none(Channel.id == number) if number is not None else None
+        if channel is None:
+            self._bad("channel_id", "channel_unknown")
+        return channel
+
+    def _keep_text(self) -> None:
+        text = self._given("text", "text")
+        if isinstance(text, str):
+            self.columns["text"] = text[:TEXT_MAX] or None
+
+    def _text(self) -> None:
+        text = self._given("text", "text")
+        text = text.replace("\r\n", "\n").strip() if isinstance(text, str) else ""
+        self.columns["text"] = text or None
+        if self.values.get("template"):
+            self._bad("template", "template_needs_waba")
+        if not text:
+            if self.complete:
+                self._bad("text", "text_required")
+            return
+        if len(text) > TEXT_MAX:
+            self._bad("text", "text_too_long", max=TEXT_MAX)
+            return
+        try:
+            rendering.parse_text(text)
+        except rendering.TextError as error:
+            self._bad("text", error.code, **_facts(error.detail))
+
+    def _template(self, channel: Channel, variables: Mapping[str, Any]) -> None:
+        chosen = self._chosen_template()
+        if chosen is None:
+            if self.complete:
+                self._bad("template", "template_required")
+            return
+        name, language = chosen
+        found = channels.template(channel.id, name, language)
+        self.columns.update(template_name=name, template_language=language)
+        if found is None:
+            self._bad("template", "template_unknown", name=name, language=language)
+            return
+        if found.status != "APPROVED":
+            self._bad("template", "template_not_approved", name=name, status=found.status)
+            return
+        missing = rendering.unsupported(found.components)
+        if missing:
+            self._bad("template", "template_unsupported", parts=missing)
+            return
+        self._bindings(rendering.slots(found.components, found.parameter_format), variables)
+
+    def _chosen_template(self) -> tuple[str, str] | None:
+        if "template" in self.values or self.known is None:
+            value = self.values.get("template")
+            if not isinstance(value, Mapping):
+                return None
+            name, language = value.get("name"), value.get("language")
+        else:
+            name, language = self.known.template_name, self.known.template_language
+        return (str(name), str(language)) if name and language else None
+
+    def _bindings(self, slots: list[rendering.Slot], variables: Mapping[str, Any]) -> None:
+        clean: dict[str, dict[str, str]] = {}
+        for slot in slots:
+            binding = variables.get(slot.id)
+            usable = isinstance(binding, Mapping) and (binding.get("column") or binding.get("value"))
+            if not usable:
+                if self.complete:
+                    self._bad("variables", "slot_unbound", slot=slot.id)
+                continue
+            keep = ("column", "fallback") if binding.get("column") else ("value",)
+            clean[slot.id] = {k: str(binding[k]) for k in keep if binding.get(k) not in (None, "")}
+        unknown = sorted(set(variables) - {slot.id for slot in slots})
+        if unknown and self.complete:
+            self._bad("variables", "slot_unknown", slot=unknown[0])
+        self.columns["variables"] = clean
+
+
+def _facts(detail: Any) -> dict[str, Any]:
+    return dict(detail) if isinstance(detail, Mapping) else {"detail": detail}
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 12:
+        return int(value)
+    return None
+
+
+def instant(value: int | str, zone: str) -> int:
+    """A point in time as ms since the epoch: ISO 8601 with an offset, or local time in `zone`.
+
+    A local time in a spring gap means the first valid instant after it; a doubled hour its first pass.
+    Raises ValueError.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    moment = datetime.fromisoformat(str(value).strip())
+    if moment.tzinfo is not None:
+        return int(moment.timestamp() * 1000)
+    local = moment.replace(tzinfo=ZoneInfo(zone))
+    before, after = (local.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
+    if before > after:  # in a gap: find the moment the clocks changed
+        low, high = after, before
+        offset = low.astimezone(ZoneInfo(zone)).utcoffset()
+        while high - low > timedelta(seconds=1):
+            middle = low + (high - low) / 2
+            if middle.astimezone(ZoneInfo(zone)).utcoffset() == offset:
+                low = middle
+            else:
+                high = middle
+        before = high.replace(microsecond=0)
+    return int(before.timestamp() * 1000)
+
+
+# --- content ----------------------------------------------------------------------------------------
+
+
+def content(broadcast: Broadcast) -> rendering.Content | None:
+    """What will be sent, or None while the draft is not complete enough to render."""
+    channel = broadcast.channel
+    if channel is None:
+        return None
+    if channel.kind == "sms":
+        try:
+            return rendering.sms_content(broadcast.text) if broadcast.text else None
+        except rendering.TextError:
+            return None
+    if not broadcast.template_name:
+        return None
+    found = channels.template(channel.id, broadcast.template_name, broadcast.template_language)
+    if found is None:
+        return None
+    slots = {slot.id for slot in rendering.slots(found.components, found.parameter_format)}
+    if not slots <= set(broadcast.variables):
+        return None
+    return rendering.waba_content(
+        found.name, found.language, found.components, found.parameter_format, broadcast.variables
+    )
+
+
+def mobile_only(broadcast: Broadcast) -> bool:
+    """Whether fixed-line numbers are refused: an SMS cannot reach them, WhatsApp can."""
+    return broadcast.channel is not None and broadcast.channel.kind == "sms"
+
+
+def problems(broadcast: Broadcast) -> list[Problem]:
+    """What forbids the start: an incomplete draft, a file still being checked, nobody to send to."""
+    found = []
+    if not broadcast.name:
+        found.append(Problem("name_required"))
+    if broadcast.channel is None:
+        found.append(Problem("channel_required"))
+    elif content(broadcast) is None:
+        code = "text_required" if broadcast.channel.kind == "sms" else "template_required"
+        found.append(Problem(code))
+    elif broadcast.channel.kind == "waba":
+        found += _template_problems(broadcast)
+    live = live_files(broadcast)
+    if any(file.state == "checking" for file in live):
+        found.append(Problem("file_checking"))
+    elif count(broadcast, broadcast.run)["queued"] == 0:
+        found.append(Problem("no_recipients"))
+    return found
+
+
+def _template_problems(broadcast: Broadcast) -> list[Problem]:
+    found = channels.template(broadcast.channel.id, broadcast.template_name, broadcast.template_language)
+    if found is not None and found.status != "APPROVED":
+        return [Problem("template_not_approved", {"name": found.name, "status": found.status})]
+    return []
+
+
+def live_files(broadcast: Broadcast) -> list[RecipientFile]:
+    """The files that were not removed, oldest first."""
+    return list(
+        RecipientFile.select()
+        .where((RecipientFile.broadcast == broadcast.id) & RecipientFile.removed_at.is_null())
+        .order_by(RecipientFile.id)
+    )
+
+
+# --- numbers ----------------------------------------------------------------------------------------
+
+
+def count(broadcast: Broadcast, run: int | None) -> dict[str, int]:
+    """Messages by status and their total, in one run (None: in all), from the counters, never from the rows."""
+    where, parameters = ("AND run = ?", [broadcast.id, run]) if run is not None else ("AND run > 0", [broadcast.id])
+    found = dict(
+        db.rows(f"SELECT status, SUM(n) FROM counter WHERE broadcast_id = ? {where} GROUP BY status", parameters)  # noqa: S608
+    )
+    numbers = {status: int(found.get(status, 0)) for status in MESSAGE_STATUSES}
+    return {"total": sum(numbers.values()), **numbers}
+
+
+def left(numbers: Mapping[str, int]) -> int:
+    """How many still have to go out."""
+    return sum(numbers[status] for status in PENDING)
+
+
+def eta(broadcast: Broadcast, numbers: Mapping[str, int]) -> int | None:
+    """When the last message would leave, in ms since the epoch; None when nothing is left to send."""
+    remaining = left(numbers)
+    if remaining == 0 or broadcast.state == "finished":
+        return None
+    begin = clock.now()
+    if broadcast.send_at and broadcast.state in ("draft", "scheduled"):
+        begin = max(begin, broadcast.send_at)
+    return begin + duration(remaining, effective_rate(broadcast))
+
+
+def effective_rate(broadcast: Broadcast) -> float:
+    """Messages per minute after the channel's own pace is taken into account."""
+    pace = broadcast.channel.per_second if broadcast.channel is not None else None
+    return min(broadcast.rate_per_minute, pace * 60) if pace else broadcast.rate_per_minute
+
+
+def duration(messages: int, rate_per_minute: float) -> int:
+    """Milliseconds that `messages` take at this rate."""
+    return int(messages * 60_000 / rate_per_minute)
+
+
+def is_completed(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: int | None) -> bool:
+    """A finished broadcast is completed when no report can still change it, after 72 hours at most."""
+    if broadcast.state != "finished":
+        return False
+    expired = finished_at is not None and clock.now() - finished_at > 72 * clock.HOUR
+    return expired or numbers["sent"] + numbers["held"] == 0
+
+
+def find(name: str = "", state: str = "", before: int | None = None, limit: int = 50) -> list[Broadcast]:
+    """Broadcasts newest first, by a part of their name and their state; `before` is the last id seen."""
+    query = Broadcast.select().order_by(Broadcast.id.desc()).limit(limit)
+    if name:
+        pattern = "%" + name.casefold().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
+        query = query.where(_folded(Broadcast.name, pattern))
+    if state:
+        query = query.where(Broadcast.state == state)
+    if before is not None:
+        query = query.where(Broadcast.id < before)
+    return list(query)
+
+
+@db.database.func("casefold")
+def _casefold(value: str | None) -> str | None:
+    # SQLite's own lower() and LIKE fold ASCII letters only; names are often Russian.
+    return value.casefold() if value is not None else None
+
+
+def _folded(column: Any, pattern: str) -> Any:
+    return NodeList((fn.casefold(column), SQL("LIKE"), pattern, SQL("ESCAPE '\\'")))
+
+
+# --- actions ----------------------------------------------------------------------------------------
+
+
+def advance(broadcast_id: int, action: str, **columns: Any) -> bool:
+    """Take one step of the state table, inside the caller's transaction; False when it was not possible."""
+    step = BROADCAST[action]
+    changed = (
+        Broadcast.update(
+            state=step.target, epoch=Broadcast.epoch + 1, updated_at=clock.now(), waiting=None, **columns
+        )
+        .where((Broadcast.id == broadcast_id) & Broadcast.state.in_(sorted(step.source)))
+        .execute()
+    )
+    return bool(changed == 1)
+
+
+_NO_STOP = {"stop_reason": None, "stop_detail": None, "stopped_at": None}
+
+
+def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
+    """Start now, or schedule when the start time lies ahead.
+
+    Raises Invalid when something forbids the start and NotAllowed when the state does.
+    """
+    action = "schedule" if _lies_ahead(broadcast) else "start"
+    if broadcast.state not in BROADCAST[action].source or broadcast.state == "stopped":
+        raise NotAllowed("start", broadcast)
+    found = problems(broadcast)
+    if found:
+        raise Invalid({p.code if p.code in ("no_recipients", "file_checking") else p.code.split("_")[0]: p for p in found})
+    with db.write():
+        _take(broadcast, action, actor, **_NO_STOP)
+        if action == "start":
+            begin_run(broadcast.id, broadcast.run)
+    return Broadcast.get_by_id(broadcast.id)
+
+
+def _lies_ahead(broadcast: Broadcast) -> bool:
+    # Start pressed on a scheduled broadcast means: now.
+    return broadcast.state != "scheduled" and broadcast.send_at is not None and broadcast.send_at > clock.now()
+
+
+def schedule(broadcast: Broadcast, actor: str) -> Broadcast:
+    """Put a stopped broadcast (or a draft) back on its start time, which must lie ahead."""
+    if broadcast.send_at is None or broadcast.send_at <= clock.now():
+        raise Invalid({"send_at": Problem("send_at_past")})
+    with db.write():
+        _take(broadcast, "schedule", actor, **_NO_STOP)
+    return Broadcast.get_by_id(broadcast.id)
+
+
+def _take(broadcast: Broadcast, action: str, actor: str, **columns: Any) -> None:
+    if not advance(broadcast.id, action, **columns):
+        raise NotAllowed(action, Broadcast.get_by_id(broadcast.id))
+    audit.record(actor, f"broadcast.{action}", str(broadcast.id))
+    if action in ("start", "resume", "restart") and broadcast.channel_id is not None:
+        # A person's decision to go on includes the channel that stopped because of its account.
+        Channel.update(state="on", stop_reason=None, stop_detail=None, stopped_at=None).where(
+            (Channel.id == broadcast.channel_id) & (Channel.state != "on")
+        ).execute()
+
+
+def begin_run(broadcast_id: int, number: int, who: str = "everyone", copied: bool = True) -> None:
+    """Note that a run has begun, inside the caller's transaction; a run that already began keeps its time."""
+    known = Run.get_or_none((Run.broadcast == broadcast_id) & (Run.number == number))
+    now = clock.now()
+    if known is None:
+        Run.create(broadcast=broadcast_id, number=number, who=who, started_at=now, copied=copied)
+    elif known.started_at is None:
+        Run.update(started_at=now).where(Run.id == known.id).execute()
+
+
+def stop(broadcast: Broadcast, actor: str) -> Broadcast:
+    """Stop now: after this returns nothing leaves but what is in flight. Raises NotAllowed."""
+    with db.write():
+        _take(
+            broadcast, "stop", actor,
+            stop_reason="person", stop_detail={"by": actor}, stopped_at=clock.now(),
+        )
+    return Broadcast.get_by_id(broadcast.id)
+
+
+def stop_by_itself(broadcast_id: int, reason: str, **detail: Any) -> bool:
+    """Stop with a cause, inside the caller's transaction; False when it was not running."""
+    return advance(
+        broadcast_id, "stop", stop_reason=reason, stop_detail=detail or None, stopped_at=clock.now()
+    )
+
+
+def resume(broadcast: Broadcast, actor: str) -> Broadcast:
+    """Go on with what is queued; nothing is repeated. Raises NotAllowed."""
+    with db.write():
+        _take(broadcast, "resume", actor, **_NO_STOP)
+        begin_run(broadcast.id, broadcast.run)
+    return Broadcast.get_by_id(broadcast.id)
+
+
+def clear(broadcast: Broadcast, actor: str) -> Broadcast:
+    """Remove the files and every message not yet sent; sent ones stay in the report. Raises NotAllowed.
+
+    One commit makes the broadcast a draft and takes its files out of the queue; the rows follow in
+    short transactions, and the sweeper finishes them should this process die in between.
+    """
+    with db.write():
+        _take(broadcast, "clear", actor, send_at=None, **_NO_STOP)
+        RecipientFile.update(removed_at=clock.now(), removed_how="clear").where(
+            (RecipientFile.broadcast == broadcast.id)
+            & (RecipientFile.removed_at.is_null() | (RecipientFile.removed_how == "keep"))
+        ).execute()
+    sweep_removed(broadcast.id)
+    return Broadcast.get_by_id(broadcast.id)
+
+
+def sweep_removed(broadcast_id: int | None = None) -> int:
+    """Cancel what is still queued of files that were removed with their queue; the number cancelled.
+
+    Safe to run at any time and from several places: each step names the status it begins from.
+    """
+    which = "AND f.broadcast_id = ?" if broadcast_id is not None else ""
+    found = db.rows(
+        "SELECT DISTINCT c.broadcast_id, c.run, c.file_id FROM counter c"  # noqa: S608
+        " JOIN recipient_file f ON f.id = c.file_id"
+        f" WHERE c.status = 'queued' AND c.n > 0 AND f.removed_how IN ('remove', 'clear') {which}",
+        [broadcast_id] if broadcast_id is not None else [],
+    )
+    return sum(cancel_queued(*which_file) for which_file in found)
+
+
+def cancel_queued(broadcast_id: int, run: int, file_id: int) -> int:
+    """queued → cancelled for one file in one run, in short transactions; the number changed."""
+    cancelled = 0
+    while True:
+        with db.write():
+            changed = db.execute(
+                "UPDATE message SET status = 'cancelled' WHERE id IN (SELECT id FROM message"
+                " WHERE file_id = ? AND run = ? AND status = 'queued' LIMIT ?)",
+                [file_id, run, CANCEL_STEP],
+            ).rowcount
+            if changed:
+                key = (broadcast_id, run, file_id)
+                counters.add({(*key, "queued"): -changed, (*key, "cancelled"): changed})
+        cancelled += changed
+        if changed < CANCEL_STEP:
+            return cancelled
+
+
+def restart(broadcast: Broadcast, who: str, actor: str) -> Broadcast:
+    """Send again as a new run; its rows are copied by `copy_run`, which can be repeated.
+
+    Raises Invalid when the choice would send to nobody and NotAllowed when the state forbids it.
+    """
+    if who not in WHO:
+        raise Invalid({"who": Problem("not_a_choice", {"choices": list(WHO)})})
+    if broadcast.state not in BROADCAST["restart"].source:
+        raise NotAllowed("restart", broadcast)
+    if any(file.state == "checking" for file in live_files(broadcast)):
+        raise Invalid({"file_checking": Problem("file_checking")})
+    if restart_numbers(broadcast)[who] == 0:
+        raise Invalid({"who": Problem("no_recipients")})
+    number = broadcast.run + 1
+    with db.write():
+        _take(broadcast, "restart", actor, run=number, send_at=None, **_NO_STOP)
+        begin_run(broadcast.id, number, who, copied=False)
+    return Broadcast.get_by_id(broadcast.id)
+
+
+def restart_numbers(broadcast: Broadcast) -> dict[str, int]:
+    """How many each choice of a restart would reach."""
+    live = [file for file in live_files(broadcast) if file.state == "ready"]
+    fresh = sum(file.accepted for file in live if file.run == 0)
+    numbers = {"everyone": sum(file.accepted for file in live), "new": fresh}
+    for who, statuses in AGAIN.items():
+        numbers[who] = sum(_latest_count(broadcast, file, statuses) for file in live if file.run)
+    return numbers
+
+
+def _latest_count(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> int:
+    sql, parameters = _latest(broadcast, file, statuses)
+    return int(db.value(f"SELECT COUNT(*) {sql}", parameters))  # noqa: S608
+
+
+def _latest(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> tuple[str, list[Any]]:
+    """FROM and WHERE for the rows of one file whose latest message has one of these statuses."""
+    runs = range(file.run, broadcast.run + 1)
+    later = " OR ".join(
+        f"(m.run < {run} AND EXISTS (SELECT 1 FROM message n WHERE n.file_id = m.file_id"
+        f" AND n.run = {run} AND n.line = m.line))"
+        for run in runs[1:]
+    )
+    sql = (
+        f"FROM message m WHERE m.broadcast_id = ? AND m.run BETWEEN ? AND ? AND m.status IN {sql_list(statuses)}"
+        " AND m.file_id = ?" + (f" AND NOT ({later})" if later else "")
+    )
+    return sql, [broadcast.id, file.run, broadcast.run, file.id]
+
+
+def copy_run(broadcast_id: int, step: int = 2_000) -> None:
+    """Make the rows of a restarted run, in short transactions; harmless to repeat after a crash.
+
+    Stops at once when the broadcast was cleared in between.
+    """
+    broadcast = Broadcast.get_by_id(broadcast_id)
+    run = Run.get_or_none((Run.broadcast == broadcast_id) & (Run.number == broadcast.run))
+    if run is None or run.copied:
+        return
+    for file in live_files(broadcast):
+        if file.state != "ready":
+            continue
+        if file.run == 0:
+            if run.who in ("everyone", "new"):
+                _adopt(broadcast, file, step)
+        elif run.who != "new":
+            _copy_file(broadcast, file, run.who, step)
+    with db.write():
+        Run.update(copied=True).where(Run.id == run.id).execute()
+
+
+def _gone(broadcast: Broadcast, file: RecipientFile) -> bool:
+    return bool(
+        db.value(
+            "SELECT 1 FROM recipient_file f JOIN broadcast b ON b.id = f.broadcast_id"
+            " WHERE f.id = ? AND (f.removed_at IS NOT NULL OR b.run <> ?)",
+            [file.id, broadcast.run],
+        )
+    )
+
+
+def _adopt(broadcast: Broadcast, file: RecipientFile, step: int) -> None:
+    """Move rows that waited for the next run (run 0) into it."""
+    while True:
+        with db.write():
+            if _gone(broadcast, file):
+                return
+            changed = db.execute(
+                "UPDATE message SET run = ? WHERE id IN"
+                " (SELECT id FROM message WHERE file_id = ? AND run = 0 LIMIT ?)",
+                [broadcast.run, file.id, step],
+            ).rowcount
+            if changed:
+                counters.add(
+                    {
+                        (broadcast.id, 0, file.id, "queued"): -changed,
+                        (broadcast.id, broadcast.run, file.id, "queued"): changed,
+                    }
+                )
+            if changed < step:
+                RecipientFile.update(run=broadcast.run).where(RecipientFile.id == file.id).execute()
+                return
+
+
+def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, step: int) -> None:
+    """Copy one file's rows into the current run as queued, in the order of their lines."""
+    if who == "everyone":
+        source, parameters = "FROM message m WHERE m.file_id = ? AND m.run = ?", [file.id, file.run]
+    else:
+        source, parameters = _latest_before(broadcast, file, AGAIN[who])
+    line = -1
+    while True:
+        with db.write():
+            if _gone(broadcast, file):
+                return
+            lines = db.rows(
+                f"SELECT m.line {source} AND m.line > ? ORDER BY m.line LIMIT ?",  # noqa: S608
+                [*parameters, line, step],
+            )
+            if not lines:
+                return
+            last = lines[-1][0]
+            made = db.execute(
+                "INSERT INTO message (broadcast_id, run, file_id, line, phone, row, status, not_before, tries)"  # noqa: S608
+                f" SELECT m.broadcast_id, ?, m.file_id, m.line, m.phone, m.row, 'queued', 0, 0 {source}"
+                " AND m.line > ? AND m.line <= ? ORDER BY m.line"
+                " ON CONFLICT (file_id, run, line) DO NOTHING",
+                [broadcast.run, *parameters, line, last],
+            ).rowcount
+            counters.add({(broadcast.id, broadcast.run, file.id, "queued"): made})
+            line = last
+
+
+def _latest_before(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> tuple[str, list[Any]]:
+    """As `_latest`, looking only at the runs before the current one, which is being made."""
+    before = Broadcast(id=broadcast.id, run=broadcast.run - 1)
+    return _latest(before, file, statuses)
+
+
+def start_due() -> list[int]:
+    """Start what is due and miss what was due too long ago; the ids of the started ones."""
+    now = clock.now()
+    due = list(
+        Broadcast.select().where((Broadcast.state == "scheduled") & (Broadcast.send_at <= now)).limit(100)
+    )
+    started = []
+    for broadcast in due:
+        late = now - broadcast.send_at
+        with db.write():
+            if late > MISS_AFTER:
+                advance(
+                    broadcast.id, "miss",
+                    stop_reason="missed", stop_detail={"at": broadcast.send_at}, stopped_at=now,
+                )
+            elif advance(broadcast.id, "start", **_NO_STOP):
+                begin_run(broadcast.id, broadcast.run)
+                audit.record("schedule", "broadcast.start", str(broadcast.id), late_ms=late)
+                started.append(broadcast.id)
+    return started
+
+
+def delete(broadcast: Broadcast, actor: str) -> None:
+    """Forget a broadcast that never sent anything; others are kept for their report.
+
+    Raises NotAllowed while it is scheduled or running, and Invalid when it has sent messages.
+    """
+    if broadcast.state in ("running", "scheduled"):
+        raise NotAllowed("delete", broadcast)
+    if any(n for status, n in count(broadcast, None).items() if status not in ("total", "queued", "cancelled")):
+        raise Invalid({"broadcast": Problem("has_report")})
+    with db.write():
+        RecipientFile.update(removed_at=clock.now(), removed_how="clear").where(
+            RecipientFile.broadcast == broadcast.id
+        ).execute()
+    sweep_removed(broadcast.id)
+    while True:
+        with db.write():
+            gone = db.execute(
+                "DELETE FROM message WHERE id IN (SELECT m.id FROM message m JOIN recipient_file f"
+                " ON f.id = m.file_id WHERE f.broadcast_id = ? LIMIT ?)",
+                [broadcast.id, CANCEL_STEP],
+            ).rowcount
+        if gone < CANCEL_STEP:
+            break
+    with db.write():
+        if Broadcast.select().where(
+            (Broadcast.id == broadcast.id) & Broadcast.state.in_(["draft", "stopped", "finished"])
+        ).exists():
+            db.execute("DELETE FROM counter WHERE broadcast_id = ?", [broadcast.id])
+            db.execute(
+                "DELETE FROM rejected_row WHERE file_id IN (SELECT id FROM recipient_file WHERE broadcast_id = ?)",
+                [broadcast.id],
+            )
+            Broadcast.delete().where(Broadcast.id == broadcast.id).execute()
+            audit.record(actor, "broadcast.delete", str(broadcast.id), name=broadcast.name)
+

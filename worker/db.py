@@ -1,0 +1,94 @@
+"""The database handle: pragmas, one write lock per process, and the two ways to use it.
+
+Pages read through `connection()`; everything that writes does so inside `write()`, which opens the
+transaction with BEGIN IMMEDIATE. SQLite lets one writer in at a time; the lock of the process makes
+our own threads queue up in order instead of sleeping in SQLite's busy handler.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import peewee
+
+from worker.settings import Settings
+
+# synchronous=FULL: with NORMAL a power cut may undo `sending` after the message left, and the
+# message would silently go out a second time.
+PRAGMAS = {
+    "journal_mode": "wal",
+    "synchronous": "full",
+    "foreign_keys": 1,
+    "busy_timeout": 10_000,
+    "cache_size": -16_000,
+    "temp_store": "memory",
+    "secure_delete": 0,
+}
+
+database = peewee.SqliteDatabase(None, lock_type="IMMEDIATE", autoconnect=False)
+_write_lock = threading.RLock()
+
+
+def open_database(settings: Settings) -> None:
+    """Point the handle at the data folder of `settings`, creating the folder with mode 0700."""
+    make_private(settings.data)
+    make_private(settings.uploads)
+    close()
+    database.init(str(settings.database_path), pragmas=PRAGMAS)
+    if not settings.database_path.exists():
+        os.close(os.open(settings.database_path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def make_private(folder: Path) -> None:
+    """Create `folder` for this account alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextmanager
+def connection() -> Iterator[None]:
+    """A connection for this thread, opened if there is none, and closed again if it was opened here."""
+    opened = database.connect(reuse_if_open=True)
+    try:
+        yield
+    finally:
+        if opened and not database.is_closed():
+            database.close()
+
+
+@contextmanager
+def write() -> Iterator[None]:
+    """One durable write transaction: committed and synced when the block ends, undone if it raises."""
+    with _write_lock, connection(), database.atomic():
+        yield
+
+
+def close() -> None:
+    """Close this thread's connection if it is open."""
+    if not database.is_closed():
+        database.close()
+
+
+def execute(sql: str, parameters: Sequence[Any] = ()) -> Any:
+    """Run one statement on this thread's connection and return the cursor. SQL text is ours, never a user's."""
+    return database.execute_sql(sql, parameters)
+
+
+def rows(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a bounded query."""
+    return list(database.execute_sql(sql, parameters).fetchall())
+
+
+def value(sql: str, parameters: Sequence[Any] = ()) -> Any:
+    """The first column of the first row, or None."""
+    row = database.execute_sql(sql, parameters).fetchone()
+    return None if row is None else row[0]
+
+
+def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
+    """Run one statement for every row of `parameters`; the number of rows changed."""
+    return int(database.connection().executemany(sql, parameters).rowcount)

@@ -1,0 +1,7 @@
+"""The first schema."""
+
+
+def up(migrator, db):
+    from worker.models import TABLES
+
+    db.create_tables(TABLES)

@@ -1,0 +1,44 @@
+"""Numbered steps, each with its own frozen tables; applied in order and recorded by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worker import db
+
+
+class SchemaError(RuntimeError):
+    """The database and the program do not belong together; the message says what to run."""
+
+
+def _runner() -> "Runner":  # noqa: F821,UP037
+    # Imported here: a running web or worker process needs the schema's state only once.
+    from playhouse.migrations import Runner
+
+    return Runner(db.database, directory=str(Path(__file__).parent))
+
+
+def upgrade() -> list[str]:
+    """Apply every step that is missing, each in a transaction; the names of the applied ones."""
+    with db.connection():
+        runner = _runner()
+        _refuse_newer(runner)
+        return [str(name) for name in runner.up()]
+
+
+def require_current() -> None:
+    """Raise SchemaError when steps are missing or the database is newer than this program."""
+    with db.connection():
+        runner = _runner()
+        _refuse_newer(runner)
+        missing = [step.name for step in runner.status() if step.applied is None]
+    if missing:
+        raise SchemaError("The database is older than the program. Run: molva migrate")
+
+
+def _refuse_newer(runner: "Runner") -> None:  # noqa: F821,UP037
+    unknown = [step.name for step in runner.status() if step.path is None]
+    if unknown:
+        raise SchemaError(
+            f"The database was made by a newer Molva (step {unknown[-1]}). Install that version or restore a backup."
+        )

@@ -1,0 +1,410 @@
+"""Tables and columns, no rules. Times are milliseconds since the epoch (UTC) unless a name says otherwise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from peewee import (
+    SQL,
+    BigAutoField,
+    BigIntegerField,
+    BlobField,
+    BooleanField,
+    CharField,
+    FloatField,
+    ForeignKeyField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+from worker.db import database
+from worker.states import sql_list
+
+
+class JSONField(TextField):
+    """A JSON value kept as text; NULL stays None."""
+
+    def db_value(self, value: Any) -> str | None:
+        return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    def python_value(self, value: str | None) -> Any:
+        return None if value is None else json.loads(value)
+
+
+class Table(Model):
+    class Meta:
+        database = database
+        legacy_table_names = False
+
+
+class Setting(Table):
+    """One fact about this installation: a name and a JSON value."""
+
+    name = CharField(primary_key=True)
+    value = JSONField(null=True)
+
+
+class User(Table):
+    email = CharField(unique=True)
+    password_hash = CharField()
+    role = CharField()  # admin, sender, viewer
+    language = CharField(null=True)
+    active = BooleanField(default=True)
+    created_at = BigIntegerField()
+
+    class Meta:
+        table_name = "user_account"  # "user" is a reserved word in PostgreSQL
+
+
+class LoginSession(Table):
+    """One signed-in browser; the cookie carries a token whose SHA-256 is the key."""
+
+    token_hash = CharField(unique=True)
+    user = ForeignKeyField(User, on_delete="CASCADE")
+    created_at = BigIntegerField()
+    last_at = BigIntegerField()
+    address = CharField(default="")
+    agent = CharField(default="")
+
+
+class LoginAttempt(Table):
+    """Failed sign-ins per account and per address, so that the delay survives a restart."""
+
+    key = CharField(primary_key=True)
+    failures = IntegerField(default=0)
+    until = BigIntegerField(default=0)
+    last_at = BigIntegerField(default=0)
+
+
+class ApiToken(Table):
+    name = CharField()
+    prefix = CharField()
+    token_hash = CharField(unique=True)
+    role = CharField()
+    created_at = BigIntegerField()
+    expires_at = BigIntegerField(null=True)
+    last_used_at = BigIntegerField(null=True)
+
+
+class Audit(Table):
+    """Who did what; only ever appended to."""
+
+    at = BigIntegerField()
+    actor = CharField()
+    action = CharField()
+    subject = CharField(default="")
+    detail = JSONField(null=True)
+
+
+class Worker(Table):
+    """One worker process; `owner` of messages and files points here."""
+
+    pid = IntegerField()
+    host = CharField()
+    started_at = BigIntegerField()
+    heartbeat_at = BigIntegerField()
+
+
+class Channel(Table):
+    key = CharField(unique=True)  # unguessable, the last part of the callback address
+    kind = CharField()  # waba, sms
+    provider = CharField()
+    name = CharField()
+    settings = JSONField(default=dict)
+    secrets = BlobField(null=True)  # encrypted JSON
+    per_second = FloatField(null=True)
+    per_day = IntegerField(null=True)
+    price = FloatField(null=True)
+    currency = CharField(null=True)
+    state = CharField(default="on")  # on, stopped
+    stop_reason = CharField(null=True)  # a cause code
+    stop_detail = JSONField(null=True)
+    stopped_at = BigIntegerField(null=True)
+    next_slot = BigIntegerField(default=0)  # microseconds
+    slow_until = BigIntegerField(default=0)
+    templates_synced_at = BigIntegerField(null=True)
+    created_at = BigIntegerField()
+
+
+class MessageTemplate(Table):
+    channel = ForeignKeyField(Channel, on_delete="CASCADE", backref="templates")
+    name = CharField()
+    language = CharField()
+    status = CharField()
+    category = CharField()
+    parameter_format = CharField(default="POSITIONAL")
+    components = JSONField()
+    synced_at = BigIntegerField()
+
+    class Meta:
+        indexes = ((("channel", "name", "language"), True),)
+
+
+class Broadcast(Table):
+    name = CharField(index=True)
+    state = CharField(default="draft", index=True)
+    stop_reason = CharField(null=True)  # person, missed, a cause code, restored …
+    stop_detail = JSONField(null=True)
+    stopped_at = BigIntegerField(null=True)
+    channel = ForeignKeyField(Channel, null=True, on_delete="RESTRICT", backref="broadcasts")
+    text = TextField(null=True)
+    template_name = CharField(null=True)
+    template_language = CharField(null=True)
+    variables = JSONField(default=dict)  # slot → {"column"| "value", "fallback"?}
+    text_version = IntegerField(default=1)
+    region = CharField()
+    ignore_duplicates = BooleanField(default=True)
+    on_file_delete = CharField(default="keep")
+    rate_per_minute = IntegerField()
+    send_at = BigIntegerField(null=True)  # None: now
+    timezone = CharField()
+    run = IntegerField(default=1)  # the current run
+    epoch = IntegerField(default=0)  # rises at every start, stop, resume, clear, restart
+    next_slot = BigIntegerField(default=0)  # microseconds
+    waiting = JSONField(null=True)  # {"code", "until"?} why it waits, kept by the sender
+    last_sent_at = BigIntegerField(null=True)
+    created_by = CharField(default="")
+    created_at = BigIntegerField()
+    updated_at = BigIntegerField()
+    form_token = CharField(null=True, unique=True)  # a form sent twice makes one broadcast
+
+
+class Run(Table):
+    """One pass over the recipients; `who` is the choice made at a restart."""
+
+    broadcast = ForeignKeyField(Broadcast, on_delete="CASCADE", backref="runs")
+    number = IntegerField()
+    who = CharField(default="everyone")
+    started_at = BigIntegerField(null=True)
+    finished_at = BigIntegerField(null=True)
+    copied = BooleanField(default=True)  # False while a restart still makes its rows
+
+    class Meta:
+        indexes = ((("broadcast", "number"), True),)
+
+
+class RecipientFile(Table):
+    broadcast = ForeignKeyField(Broadcast, on_delete="CASCADE", backref="files")
+    role = CharField()  # main, appended
+    name = CharField()
+    path = CharField(default="")  # random name under uploads/, never the user's
+    size = IntegerField()
+    sha256 = CharField(index=True)
+    state = CharField(default="checking")  # checking, ready, refused
+    removed_at = BigIntegerField(null=True)
+    removed_how = CharField(null=True)  # keep, remove, clear
+    run = IntegerField(default=1)  # the run that its rows were made for; 0: for the next restart
+    # what the user chose (None: detect) and what was found
+    options = JSONField(default=dict)  # encoding, delimiter, phone_column as chosen
+    encoding = CharField(null=True)
+    delimiter = CharField(null=True)
+    phone_column = CharField(null=True)
+    columns = JSONField(default=list)
+    unused = JSONField(default=list)
+    sample = JSONField(default=list)  # the first decoded rows
+    repairs = JSONField(default=dict)  # {"count": n, "examples": [[before, after], …]}
+    code = CharField(null=True)  # why it was refused
+    detail = JSONField(null=True)  # the facts for that sentence
+    rows = IntegerField(default=0)
+    accepted = IntegerField(default=0)
+    rejected = JSONField(default=dict)  # reason code → number of rows
+    done = IntegerField(default=0)  # bytes read so far, for the progress bar
+    owner = IntegerField(null=True)
+    created_at = BigIntegerField()
+    checked_at = BigIntegerField(null=True)
+
+
+class RejectedRow(Table):
+    """One row of a file that got no message, and why. `line` counts as Excel does: the header is 1."""
+
+    id = BigAutoField()
+    file_id = IntegerField()
+    line = IntegerField()
+    code = CharField()
+    column = CharField(null=True)
+    value = TextField(null=True)  # the offending cell, shortened
+    raw = TextField(null=True)  # the original row, as CSV
+    other = JSONField(null=True)  # the row that a duplicate repeats: {"line", "file"?}
+
+    class Meta:
+        indexes = ((("file_id", "id"), False),)
+
+
+class Message(Table):
+    """One outbound unit to one recipient in one run. The table is the queue."""
+
+    id = BigAutoField()
+    broadcast_id = IntegerField()
+    run = IntegerField()
+    file_id = IntegerField()
+    line = IntegerField()
+    phone = CharField()
+    row = TextField(null=True)  # the original cells as a JSON list, in the order of the file's columns
+    status = CharField(default="queued")
+    not_before = BigIntegerField(default=0)
+    token = CharField(null=True)  # "<id>.<random>", echoed by the provider
+    owner = IntegerField(null=True)
+    lease_until = BigIntegerField(null=True)
+    tries = IntegerField(default=0)  # postponements that count against the budget
+    postponed_at = BigIntegerField(null=True)  # the first one
+    provider_id = CharField(null=True)
+    cause = CharField(null=True)
+    cause_text = TextField(null=True)  # the vendor's own words
+    text_version = IntegerField(null=True)
+    sending_at = BigIntegerField(null=True)
+    sent_at = BigIntegerField(null=True)
+    delivered_at = BigIntegerField(null=True)
+    read_at = BigIntegerField(null=True)
+    undelivered_at = BigIntegerField(null=True)
+
+    class Meta:
+        indexes = ((("file_id", "run", "line"), True),)
+
+
+# What people filter by and what is few; the many (queued, sent, delivered, read) need no index.
+PROBLEMS = ("held", "undelivered", "failed", "uncertain", "skipped", "cancelled")
+
+Message.add_index(
+    Message.index(Message.file_id, Message.run, Message.not_before, Message.id, name="message_queue").where(
+        SQL("status = 'queued'")
+    )
+)
+Message.add_index(
+    Message.index(Message.owner, Message.lease_until, name="message_sending").where(SQL("status = 'sending'"))
+)
+Message.add_index(
+    Message.index(
+        Message.broadcast_id, Message.run, Message.status, Message.file_id, Message.line, name="message_problem"
+    ).where(SQL(f"status IN {sql_list(PROBLEMS)}"))
+)
+Message.add_index(
+    Message.index(Message.phone, Message.id, name="message_phone").where(SQL("status <> 'queued'"))
+)
+Message.add_index(
+    Message.index(Message.provider_id, name="message_provider").where(SQL("provider_id IS NOT NULL"))
+)
+
+
+class Counter(Table):
+    """How many messages of one file stand in one status in one run; changed with the rows, never counted."""
+
+    broadcast_id = IntegerField()
+    run = IntegerField()
+    file_id = IntegerField()
+    status = CharField()
+    n = IntegerField()
+
+    class Meta:
+        primary_key = False
+        indexes = ((("broadcast_id", "run", "file_id", "status"), True),)
+
+
+class Attempt(Table):
+    """What happened at one try that did not simply succeed; only ever appended to."""
+
+    id = BigAutoField()
+    message_id = BigIntegerField(index=True)
+    token = CharField()
+    at = BigIntegerField()
+    outcome = CharField()  # postponed, rejected, lost, refused
+    http_status = IntegerField(null=True)
+    code = CharField(null=True)
+    detail = TextField(null=True)
+
+
+class DeliveryReport(Table):
+    """What the provider said later about one message; only ever appended to."""
+
+    id = BigAutoField()
+    channel_id = IntegerField()
+    message_id = BigIntegerField(null=True)  # None: not known yet, joined for 72 hours
+    provider_id = CharField(null=True)
+    token = CharField(null=True)
+    status = CharField()  # sent, delivered, read, failed, held
+    at = BigIntegerField()  # the provider's time
+    received_at = BigIntegerField()
+    code = CharField(null=True)
+    detail = TextField(null=True)
+    effect = CharField(null=True)  # moved, kept, conflict
+    dedupe = CharField()  # the same report again changes nothing
+
+    class Meta:
+        indexes = ((("channel_id", "dedupe"), True), (("message_id",), False))
+
+
+DeliveryReport.add_index(
+    DeliveryReport.index(DeliveryReport.provider_id, name="delivery_report_orphan").where(SQL("message_id IS NULL"))
+)
+
+
+class Callback(Table):
+    """One raw callback, stored before it is answered and applied by the worker."""
+
+    id = BigAutoField()
+    channel_id = IntegerField()
+    path = CharField(default="")  # "", status, inbound
+    query = TextField(default="")
+    headers = JSONField(null=True)
+    body = BlobField()
+    received_at = BigIntegerField()
+    processed_at = BigIntegerField(null=True)
+    error = TextField(null=True)
+
+
+Callback.add_index(Callback.index(Callback.id, name="callback_waiting").where(SQL("processed_at IS NULL")))
+
+
+class Inbound(Table):
+    """One message from a person."""
+
+    id = BigAutoField()
+    channel_id = IntegerField()
+    provider_id = CharField()
+    phone = CharField(index=True)
+    name = CharField(null=True)
+    kind = CharField()
+    text = TextField(null=True)
+    context = CharField(null=True)  # provider id of the message it quotes
+    message_id = BigIntegerField(null=True, index=True)  # the broadcast message it answers
+    broadcast_id = IntegerField(null=True)
+    at = BigIntegerField()
+    received_at = BigIntegerField()
+
+    class Meta:
+        indexes = ((("channel_id", "provider_id"), True),)
+
+
+class OptOut(Table):
+    """A number that must not get broadcasts."""
+
+    phone = CharField(unique=True)
+    reason = TextField(default="")
+    source = CharField()  # reply, provider, person
+    channel_id = IntegerField(null=True)
+    at = BigIntegerField()
+
+
+TABLES: tuple[type[Table], ...] = (
+    Setting,
+    User,
+    LoginSession,
+    LoginAttempt,
+    ApiToken,
+    Audit,
+    Worker,
+    Channel,
+    MessageTemplate,
+    Broadcast,
+    Run,
+    RecipientFile,
+    RejectedRow,
+    Message,
+    Counter,
+    Attempt,
+    DeliveryReport,
+    Callback,
+    Inbound,
+    OptOut,
+)

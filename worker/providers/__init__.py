@@ -1,0 +1,15 @@
+"""The registry: one line for each Provider."""
+
+from __future__ import annotations
+
+from worker.providers.base import Provider
+from worker.providers.sandbox_sms import SandboxSms
+from worker.providers.sandbox_waba import SandboxWaba
+
+PROVIDERS: dict[str, type[Provider]] = {
+    provider.key: provider
+    for provider in (
+        SandboxWaba,
+        SandboxSms,
+    )
+}

@@ -1,0 +1,205 @@
+"""What every Provider looks like: data on top, a few methods below.
+
+No Flask type and no database type goes in or out. A Provider that cannot hand a message over raises
+SendError, which already says what the failure means; the sender never reads a vendor's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+REFUSED = "refused"  # for this recipient: the message failed
+LATER = "later"  # surely not sent: back to the queue, tried again
+UNCLEAR = "unclear"  # the request left and nobody can know: uncertain, never sent again by itself
+STOP_BROADCAST = "stop_broadcast"  # template or text refused: row back to the queue, broadcast stops
+STOP_CHANNEL = "stop_channel"  # account refused: row back to the queue, the channel's broadcasts stop
+OUTCOMES = (REFUSED, LATER, UNCLEAR, STOP_BROADCAST, STOP_CHANNEL)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting of a channel, from which the settings form is drawn.
+
+    `kind` is text, secret, integer, boolean or choice (with `choices`).
+    """
+
+    name: str
+    kind: str = "text"
+    required: bool = True
+    default: Any = ""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def secret(self) -> bool:
+        return self.kind == "secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message, ready for the wire. `phone` is E.164 with the plus; `token` goes wherever the vendor echoes.
+
+    SMS has `text`; WABA has `template`: {"name", "language", "components": [...]}, the components
+    exactly as the Cloud API takes them.
+    """
+
+    phone: str
+    token: str
+    text: str = ""
+    template: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider took the message over. `held`: accepted, but kept back by the provider's pacing."""
+
+    provider_id: str | None
+    held: bool = False
+
+
+class SendError(Exception):
+    """A message that was not plainly accepted.
+
+    outcome: one of OUTCOMES.
+    cause: our code of worker.causes, such as "131026", "timeout" or "http_500".
+    detail: the vendor's own words, shortened, without personal data.
+    retry_after: seconds to wait before the next try (LATER only), None for the usual back-off.
+    slow_channel: the whole channel waits for retry_after, not only this message.
+    counts: whether this try uses up the message's budget of tries (connection faults do not).
+    about_message: the refusal speaks of the message, not of the person (the ten-in-a-row rule).
+    """
+
+    def __init__(
+        self,
+        outcome: str,
+        cause: str,
+        detail: str = "",
+        *,
+        http_status: int | None = None,
+        retry_after: float | None = None,
+        slow_channel: bool = False,
+        counts: bool = True,
+        about_message: bool = False,
+    ) -> None:
+        super().__init__(f"{outcome}: {cause} {detail}".strip())
+        self.outcome = outcome
+        self.cause = cause
+        self.detail = detail[:500]
+        self.http_status = http_status
+        self.retry_after = retry_after
+        self.slow_channel = slow_channel
+        self.counts = counts
+        self.about_message = about_message
+
+
+@dataclass(frozen=True, slots=True)
+class RawCallback:
+    """One request to /hooks/…, as it came. `path` is "", "status" or "inbound"; header names are lower case."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StatusUpdate:
+    """What the provider says about one message. `status`: sent, delivered, read, failed or held.
+
+    `at` is the provider's time in milliseconds since the epoch.
+    """
+
+    status: str
+    at: int
+    provider_id: str | None = None
+    token: str | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InboundMessage:
+    """A message from a person. `kind`: text, image, audio, video, document, sticker, location, contacts,
+    button, interactive, order, reaction, unsupported. `context`: provider id of the message it quotes."""
+
+    provider_id: str
+    phone: str
+    at: int
+    kind: str = "text"
+    text: str = ""
+    name: str | None = None
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateData:
+    """A message template as the provider lists it; `components` as on the Cloud API's wire."""
+
+    name: str
+    language: str
+    status: str
+    category: str
+    components: list[dict[str, Any]]
+    parameter_format: str = "POSITIONAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of "Check connection": `level` is ok, warning or error; `code` has words in the catalogues."""
+
+    level: str
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackAddresses:
+    """Where this channel's callbacks are received; empty strings when no public address is configured."""
+
+    webhook: str = ""
+    status: str = ""
+    inbound: str = ""
+
+
+@dataclass
+class Provider:
+    """One vendor's wire. Subclasses fill the data and the methods; instances are shared by sender threads."""
+
+    key: ClassVar[str]
+    kind: ClassVar[str]  # waba, sms
+    label: ClassVar[str]
+    fields: ClassVar[tuple[Field, ...]] = ()
+    supports: ClassVar[frozenset[str]] = frozenset()  # templates, reports, inbound, read
+    pace: ClassVar[float] = 20.0  # default messages per second
+
+    settings: Mapping[str, Any]
+    addresses: CallbackAddresses = field(default_factory=CallbackAddresses)
+
+    def send(self, out: Outgoing) -> Accepted:
+        """Hand one message over. Raises SendError; returns only when the vendor took it."""
+        raise NotImplementedError
+
+    def check(self) -> list[Finding]:
+        """A harmless call that shows whether the settings work."""
+        raise NotImplementedError
+
+    def handshake(self, callback: RawCallback) -> str | None:
+        """The body that answers a verification request (GET), or None when it is not one of ours."""
+        return None
+
+    def verify(self, callback: RawCallback) -> bool:
+        """Whether the callback is genuine; over the raw bytes, in constant time."""
+        raise NotImplementedError
+
+    def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
+        """The facts in one callback. Unknown parts are passed over; one bad item never loses its neighbours."""
+        raise NotImplementedError
+
+    def templates(self) -> list[TemplateData]:
+        """All message templates of the account (WABA)."""
+        return []
+
+    def close(self) -> None:
+        """Let go of connections."""
