@@ -38,7 +38,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message, ready for the wire. `phone` is E.164 with the plus; `token` goes wherever the vendor echoes.
+    """One message, ready for the wire. `phone` is E.164 with the plus; `token` goes where the vendor echoes it.
 
     SMS has `text`; WABA has `template`: {"name", "language", "components": [...]}, the components
     exactly as the Cloud API takes them.
@@ -68,6 +68,8 @@ class SendError(Exception):
     slow_channel: the whole channel waits for retry_after, not only this message.
     counts: whether this try uses up the message's budget of tries (connection faults do not).
     about_message: the refusal speaks of the message, not of the person (the ten-in-a-row rule).
+    budget: how often this very cause is tried again for one message (LATER only); None: the usual budget.
+    then: what the failure means once `budget` is used up (REFUSED or STOP_BROADCAST).
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class SendError(Exception):
         slow_channel: bool = False,
         counts: bool = True,
         about_message: bool = False,
+        budget: int | None = None,
+        then: str = REFUSED,
     ) -> None:
         super().__init__(f"{outcome}: {cause} {detail}".strip())
         self.outcome = outcome
@@ -91,11 +95,20 @@ class SendError(Exception):
         self.slow_channel = slow_channel
         self.counts = counts
         self.about_message = about_message
+        self.budget = budget
+        self.then = then
+
+    @property
+    def breaker(self) -> bool:
+        """Whether this result speaks of a line or a provider in trouble, and so feeds the circuit breaker."""
+        return self.outcome == UNCLEAR or (
+            self.outcome == LATER and not self.counts and not self.slow_channel
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class RawCallback:
-    """One request to /hooks/…, as it came. `path` is "", "status" or "inbound"; header names are lower case."""
+    """One request to /hooks/…, as it came. `path`: "", "status" or "inbound"; header names are lower case."""
 
     method: str
     path: str
@@ -122,7 +135,11 @@ class StatusUpdate:
 @dataclass(frozen=True, slots=True)
 class InboundMessage:
     """A message from a person. `kind`: text, image, audio, video, document, sticker, location, contacts,
-    button, interactive, order, reaction, unsupported. `context`: provider id of the message it quotes."""
+    button, interactive, order, reaction, unsupported. `context`: provider id of the message it quotes.
+
+    `phone` is E.164 with the plus, or the vendor's own id of a person who hides the number.
+    `payload`: what we wrote into the button that was pressed.
+    """
 
     provider_id: str
     phone: str
@@ -131,6 +148,25 @@ class InboundMessage:
     text: str = ""
     name: str | None = None
     context: str | None = None
+    payload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a callback says about the account rather than about one message.
+
+    subject "template": `status` of the template `name` in `language`. subject "marketing": `status` is
+    stop or resume, said by the person `phone`. subject "account": `status` is the vendor's word.
+    `outcome`: STOP_BROADCAST or STOP_CHANNEL where sending must end, else "".
+    """
+
+    subject: str
+    status: str
+    outcome: str = ""
+    name: str = ""
+    language: str = ""
+    phone: str = ""
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +213,9 @@ class Provider:
     settings: Mapping[str, Any]
     addresses: CallbackAddresses = field(default_factory=CallbackAddresses)
 
+    def __post_init__(self) -> None:
+        """Make what the wire needs, such as an HTTP client. Opens no connection."""
+
     def send(self, out: Outgoing) -> Accepted:
         """Hand one message over. Raises SendError; returns only when the vendor took it."""
         raise NotImplementedError
@@ -194,11 +233,20 @@ class Provider:
         raise NotImplementedError
 
     def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
-        """The facts in one callback. Unknown parts are passed over; one bad item never loses its neighbours."""
+        """The facts in one callback. Unknown parts are passed over, a bad item never loses its neighbours."""
         raise NotImplementedError
 
+    def notices(self, callback: RawCallback) -> Iterable[Notice]:
+        """What one callback says about templates, people's marketing choice and the account."""
+        return ()
+
+    def outcome(self, code: str) -> str:
+        """What a failure code of a delivery report means beyond its message: REFUSED (nothing more),
+        STOP_BROADCAST or STOP_CHANNEL."""
+        return REFUSED
+
     def templates(self) -> list[TemplateData]:
-        """All message templates of the account (WABA)."""
+        """All message templates of the account (WABA). Raises SendError."""
         return []
 
     def close(self) -> None:
