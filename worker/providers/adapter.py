@@ -100,7 +100,7 @@ class LeanResponse(requests.Response):
 
     def __getattr__(self, name: str) -> Any:
         if name == "cookies":  # a jar costs more than the rest of the response; a Session wants one
-            self.cookies = requests.cookies.cookiejar_from_dict({})
+            self.cookies = requests.cookies.RequestsCookieJar()
             return self.cookies
         raise AttributeError(name)
 

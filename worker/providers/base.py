@@ -38,7 +38,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message, ready for the wire. `phone` is E.164 with the plus; `token` goes where the vendor echoes it.
+    """One message, ready for the wire. `phone` is E.164 with the plus; `token` goes where it is echoed.
 
     SMS has `text`; WABA has `template`: {"name", "language", "components": [...]}, the components
     exactly as the Cloud API takes them.

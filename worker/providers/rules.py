@@ -24,6 +24,12 @@ class Rule(NamedTuple):
     budget: int | None = None
     then: str = REFUSED
 
+    @property
+    def beyond(self) -> str:
+        """What the code in a delivery report means beyond its message; nothing is sent again by itself."""
+        reach = {self.outcome, self.then}
+        return next((stop for stop in (STOP_CHANNEL, STOP_BROADCAST) if stop in reach), REFUSED)
+
     def error(
         self,
         cause: str,
@@ -51,7 +57,7 @@ class Rule(NamedTuple):
 
 PERSON = Rule(REFUSED)  # speaks of this person: ten in a row are a poor list
 MESSAGE = Rule(REFUSED, about_message=True)  # speaks of the message: ten in a row stop the broadcast
-UNKNOWN = MESSAGE  # a code that no table knows stops nothing by itself
+UNKNOWN = Rule(REFUSED, about_message=True)  # a code that no table knows stops nothing by itself
 BROADCAST = Rule(STOP_BROADCAST)
 CHANNEL = Rule(STOP_CHANNEL)
 DOWN = Rule(LATER, counts=False)  # the vendor is in trouble: back-off, and the circuit breaker counts it

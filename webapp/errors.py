@@ -1,0 +1,117 @@
+"""Errors as people and machines read them: a page, a toast for htmx, JSON for the API."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import NamedTuple
+
+from flask import Flask, Response, jsonify, make_response, render_template, request
+from flask_babel import gettext as _
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException
+
+from webapp import auth, htmx, words
+
+log = logging.getLogger("molva.web")
+
+
+class Sentence(NamedTuple):
+    title: str
+    advice: str
+
+
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    429: "too_many_requests",
+    500: "server_error",
+    503: "unavailable",
+}
+
+
+def sentence(status: int) -> Sentence:
+    """What happened, then what to do."""
+    match status:
+        case 401:
+            return Sentence(_("Not signed in"), _("Send a valid API token as “Authorization: Bearer …”"))
+        case 403:
+            return Sentence(_("This is not allowed"), _("Ask an administrator if you need it"))
+        case 404:
+            return Sentence(_("Page not found"), _("Check the address or go back to the broadcasts"))
+        case 405:
+            return Sentence(_("This address does not work that way"), _("Go back and use the button on the page"))
+        case 413:
+            return Sentence(
+                _("The file is over 10 MB"),
+                _("Split it and upload the second part by “Append to the list”"),
+            )
+        case 422:
+            return Sentence(_("Some values cannot be used"), _("Go back and correct them"))
+        case 429:
+            return Sentence(_("Too many attempts"), _("Wait a little and try again"))
+        case 503:
+            return Sentence(_("Molva is busy"), _("Try again in a few seconds"))
+        case _:
+            return Sentence(_("The request could not be understood"), _("Reload the page and try again"))
+
+
+def answer(status: int, text: Sentence, code: str | None = None) -> Response:
+    """The error in the shape that the other side can use."""
+    if request.path.startswith("/api/"):
+        message = f"{text.title}. {text.advice}" if text.advice else text.title
+        body = {"error": {"code": code or CODES.get(status, "error"), "message": message}}
+        return make_response(jsonify(body), status)
+    if htmx.asked():
+        response = make_response(render_template("errors/_notice.html", text=text), status)
+        if status == 413:
+            # Swapped in beside the file field, where the eyes are; see responseHandling in base.html.
+            response.headers["HX-Retarget"] = "find [data-upload-error]"
+            response.headers["HX-Reswap"] = "innerHTML"
+            return response
+        return htmx.with_toast(response, f"{text.title}. {text.advice}", "error")
+    return make_response(render_template("errors/page.html", text=text, status=status), status)
+
+
+def on_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    if error.response is not None or status < 400:
+        return error.get_response()  # type: ignore[return-value]
+    response = answer(status, sentence(status))
+    for name, value in error.get_headers():
+        if name not in ("Content-Type", "Content-Length"):
+            response.headers[name] = value
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def on_csrf(error: CSRFError) -> Response:
+    text = Sentence(_("The form is out of date"), _("Reload the page and send it again"))
+    return answer(400, text, "csrf")
+
+
+def on_refused(error: auth.Refused) -> Response:
+    needed = _("This needs the role “%(role)s”", role=words.ROLES[error.role])
+    return answer(403, Sentence(needed, _("Ask an administrator if you need it")), "forbidden")
+
+
+def on_crash(error: Exception) -> Response:
+    """Log the fault under an id, show the id, never the fault."""
+    number = secrets.token_hex(4)
+    log.error("fault %s at %s %s", number, request.method, request.path, exc_info=error)
+    text = Sentence(_("Server error, recorded as no. %(id)s", id=number), _("Try again; if it stays, tell your administrator the number"))
+    return answer(500, text)
+
+
+def init_app(app: Flask) -> None:
+    app.register_error_handler(HTTPException, on_http)
+    app.register_error_handler(CSRFError, on_csrf)
+    app.register_error_handler(auth.Refused, on_refused)
+    app.register_error_handler(Exception, on_crash)

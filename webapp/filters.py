@@ -1,0 +1,125 @@
+"""Jinja filters: values of the tables as people read them, in the language of the request.
+
+Everything numeric and dated goes through Babel; nothing is formatted by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import phonenumbers
+from babel import dates
+from babel.numbers import format_percent
+from flask_babel import (
+    format_datetime,
+    format_decimal,
+    format_timedelta,
+    get_locale,
+    get_timezone,
+)
+from flask_babel import gettext as _
+
+from worker import clock
+
+NO_BREAK = "\u00a0"
+UNITS = ("KB", "MB", "GB")
+
+
+def number(value: float) -> str:
+    """1234 → "1 234" or "1,234"."""
+    return str(format_decimal(value))
+
+
+def percent(part: float, whole: float) -> str:
+    """The share of `part` in `whole` with at most one decimal; a dash when there is no whole.
+
+    Never rounds up to 100 or down to 0: "100 %" must mean all of them.
+    """
+    if not whole:
+        return "–"
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        share = 0.1
+    elif 99.9 < share < 100:
+        share = 99.9
+    return str(format_percent(share / 100, None if share == int(share) else "#,##0.0%", get_locale()))
+
+
+def filesize(size: int) -> str:
+    """Bytes as people count them: 10485760 → "10 MB"."""
+    value, unit = float(size), ""
+    for unit in UNITS:  # noqa: B007
+        value /= 1024
+        if value < 1024:
+            break
+    names = {"KB": _("KB"), "MB": _("MB"), "GB": _("GB")}
+    digits = 1 if value < 10 and unit != "KB" else 0
+    return f"{format_decimal(round(value, digits) if digits else max(1, round(value)))}{NO_BREAK}{names[unit]}"
+
+
+def moment(ms: int) -> datetime:
+    """A timestamp of the tables in the time zone of the page."""
+    return clock.utc(ms).astimezone(get_timezone())
+
+
+def when(ms: int | None, form: str = "medium") -> str:
+    """The exact moment: "5 Nov 2026, 14:05:09". `form` is short, medium or long; a dash for None."""
+    return "–" if ms is None else str(format_datetime(clock.utc(ms), form))
+
+
+def at(ms: int | None) -> str:
+    """The moment as briefly as today allows: "14:05", "5 Nov, 14:05", "5 Nov 2025, 14:05"."""
+    if ms is None:
+        return "–"
+    then, today = moment(ms), moment(clock.now())
+    time = dates.format_time(then, "short", locale=get_locale())
+    if then.date() == today.date():
+        return str(time)
+    skeleton = "MMMd" if then.year == today.year else "yMMMd"
+    return f"{dates.format_skeleton(skeleton, then, locale=get_locale())}, {time}"
+
+
+def duration(ms: int) -> str:
+    """A length of time in its largest unit: "3 minutes"."""
+    return str(format_timedelta(timedelta(milliseconds=ms), threshold=0.95))
+
+
+def ago(ms: int | None) -> str:
+    """How long since, or until, that moment: "3 minutes ago", "in 2 hours"."""
+    if ms is None:
+        return "–"
+    delta = timedelta(milliseconds=ms - clock.now())
+    return str(format_timedelta(delta, add_direction=True, threshold=0.95))
+
+
+def phone(e164: str) -> str:
+    """+79001234567 → "+7 900 123-45-67"."""
+    try:
+        parsed = phonenumbers.parse(e164, None)
+    except phonenumbers.NumberParseException:
+        return e164
+    spaced = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
+    return spaced.replace(" ", NO_BREAK)
+
+
+def masked(e164: str) -> str:
+    """+79001234501 → "+7900•••••01": for titles, logs and lists of causes."""
+    if len(e164) < 8:
+        return "•" * len(e164)
+    return f"{e164[:5]}{'•' * (len(e164) - 7)}{e164[-2:]}"
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "number": number,
+    "percent": percent,
+    "filesize": filesize,
+    "when": when,
+    "at": at,
+    "ago": ago,
+    "duration": duration,
+    "phone": phone,
+    "masked": masked,
+    "iso": clock.iso,
+}

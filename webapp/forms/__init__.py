@@ -1,0 +1,1 @@
+"""One class per form; errors are sentences of the catalogues."""

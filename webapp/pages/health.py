@@ -1,0 +1,49 @@
+"""/healthz: whether the parts work, for a supervisor or a load balancer. No data in it."""
+
+from __future__ import annotations
+
+import peewee
+from flask import Blueprint, Response, current_app, jsonify, make_response
+
+from webapp.auth import public
+from worker import clock, db
+
+health = Blueprint("health", __name__)
+
+HEARTBEAT = 30 * clock.SECOND
+
+
+@health.get("/healthz")
+@public
+def healthz() -> Response:
+    """200 when database, queue and worker answer, else 503; each part says ok or what is missing."""
+    parts = {"database": _database(), "queue": _queue(), "worker": _worker()}
+    good = all(state == "ok" for state in parts.values())
+    return make_response(jsonify(parts), 200 if good else 503)
+
+
+def _database() -> str:
+    try:
+        with db.connection():
+            db.value("SELECT 1")
+    except peewee.PeeweeException:
+        return "error"
+    return "ok"
+
+
+def _queue() -> str:
+    settings = current_app.extensions["molva"].settings
+    if settings.queue_url:
+        return "ok"  # the worker's heartbeat tells: without Redis there is none
+    return "ok" if settings.queue_path.exists() else "missing"
+
+
+def _worker() -> str:
+    try:
+        with db.connection():
+            latest = db.value("SELECT max(heartbeat_at) FROM worker")
+    except peewee.PeeweeException:
+        return "error"
+    if latest is None:
+        return "missing"
+    return "ok" if latest >= clock.now() - HEARTBEAT else "late"

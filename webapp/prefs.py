@@ -1,0 +1,44 @@
+"""What a person sees: the chosen language and theme (cookies, the language also with the account), and the menu."""
+
+from __future__ import annotations
+
+from flask import Response, current_app, request
+
+from webapp import auth
+from webapp.words import LANGUAGES, MENU, THEMES, MenuItem
+
+LANGUAGE, THEME = "molva_language", "molva_theme"
+YEAR = 365 * 24 * 3600
+
+
+def locale() -> str:
+    """The person's choice, else the browser's, else the server's language."""
+    chosen = request.cookies.get(LANGUAGE) or _of_account()
+    if chosen in LANGUAGES:
+        return str(chosen)
+    default = current_app.extensions["molva"].settings.language
+    return request.accept_languages.best_match(list(LANGUAGES)) or str(default)
+
+
+def _of_account() -> str | None:
+    who = auth.identity()
+    return auth.my_user().language if who and who.user_id else None
+
+
+def theme() -> str:
+    """light, dark or system."""
+    chosen = request.cookies.get(THEME, "system")
+    return chosen if chosen in THEMES else "system"
+
+
+def remember(response: Response, name: str, value: str) -> Response:
+    """Keep a choice in the browser. Scripts may read it: the theme switch changes it without a reload."""
+    response.set_cookie(name, value, max_age=YEAR, samesite="Lax", secure=request.is_secure, path="/")
+    return response
+
+
+def menu() -> list[MenuItem]:
+    """The menu entries that exist and that this person may see."""
+    who = auth.identity()
+    paths = current_app.extensions["molva"].paths
+    return [item for item in MENU if who and item.path in paths and who.can(item.role)]

@@ -1,0 +1,384 @@
+"""People and machines that may use this installation: users, passwords, the first administrator, API tokens.
+
+Expected refusals are exceptions that carry facts; the sentences are made where a language is known.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+
+import argon2
+import peewee
+
+from worker import audit, clock, db
+from worker.models import ApiToken, LoginAttempt, LoginSession, Setting, User
+
+ROLES = ("viewer", "sender", "admin")  # each may do what the ones before it may
+
+PASSWORD_MIN, PASSWORD_MAX = 12, 256
+SETUP_CODE_LIFE = clock.HOUR
+SESSION_IDLE = 12 * clock.HOUR
+SESSION_LIFE = 30 * 24 * clock.HOUR
+SESSION_TOUCH = clock.MINUTE  # last_at is written at most this often
+TOKEN_LIFE = 365 * 24 * clock.HOUR
+
+# Failures that cost nothing, and the longest wait that later ones can cost. The account's wait is
+# short, so that nobody can lock its owner out; the address is what guesses, so it waits longer.
+ACCOUNT_FREE, ACCOUNT_WAIT = 5, 2 * clock.MINUTE
+ADDRESS_FREE, ADDRESS_WAIT = 15, 15 * clock.MINUTE
+FORGET_AFTER = clock.HOUR
+
+# OWASP's floor for Argon2id: 19 MiB, two passes, one lane.
+_hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+# Words that attackers try first; a password made of one of them and digits is no password.
+_COMMON_WORDS = frozenset(
+    """password passwort parol пароль qwerty qwertyuiop qwertyui asdfghjkl zxcvbnm йцукен йцукенгшщзхъ iloveyou
+    letmein welcome administrator admin administrador superman batman dragon monkey football baseball
+    basketball princess sunshine master shadow michael jennifer computer internet samsung liverpool
+    chelsea arsenal barcelona whatever trustno changeme changemenow default secret mustang starwars
+    passw0rd p@ssw0rd p@ssword pa$$word molva molvamolva passwordpassword qwertyqwerty qwerty123qwerty
+    1q2w3e4r5t 1q2w3e4r5t6y 1q2w3e4r 1qaz2wsx 1qaz2wsx3edc qazwsxedc qazwsxedcrfv zaq12wsx q1w2e3r4t5y6
+    correcthorsebatterystaple любовь наташа привет люблютебя солнышко""".split()
+)
+
+
+class PasswordRefused(ValueError):
+    """A password that may not be used; `code` is too_short, too_long or common."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class PersonRefused(ValueError):
+    """A person that cannot be made or changed; `code` is email, exists, role, unknown or last_admin."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class SetupRefused(ValueError):
+    """The first administrator cannot be made; `code` is done (there is one) or code (wrong or expired)."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class TooManyAttempts(RuntimeError):
+    """Sign-in has to wait; `seconds` until the next try is looked at."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"wait {seconds} s")
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks: a signed-in person or an API token. `name` is what the audit log shows."""
+
+    name: str
+    role: str
+    user_id: int | None = None
+
+    def can(self, role: str) -> bool:
+        """Whether this one may do what `role` may."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+# ---- passwords
+
+
+def check_password(password: str, email: str = "") -> None:
+    """Raise PasswordRefused for a password that is too short, too long or too well known."""
+    if len(password) < PASSWORD_MIN:
+        raise PasswordRefused("too_short")
+    if len(password) > PASSWORD_MAX:
+        raise PasswordRefused("too_long")
+    plain = password.casefold()
+    core = re.sub(r"^[\d\W_]+|[\d\W_]+$", "", plain)
+    repeated = re.fullmatch(r"(.{1,4}?)\1+", plain, re.DOTALL)
+    if not core or core in _COMMON_WORDS or plain in _COMMON_WORDS or repeated or plain == email.casefold():
+        raise PasswordRefused("common")
+
+
+def hash_password(password: str) -> str:
+    return _hasher.hash(password)
+
+
+@functools.cache
+def _nobody() -> str:
+    """A hash that no password opens, so that an unknown account costs the same time as a known one."""
+    return _hasher.hash(secrets.token_urlsafe(24))
+
+
+def _matches(password_hash: str, password: str) -> bool:
+    try:
+        return _hasher.verify(password_hash, password)
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        return False
+
+
+# ---- users
+
+
+def normal_email(email: str) -> str:
+    """The form in which addresses are stored and compared. Raises PersonRefused("email")."""
+    email = email.strip().casefold()
+    if len(email) > 254 or not re.fullmatch(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+", email):
+        raise PersonRefused("email")
+    return email
+
+
+def add_user(email: str, password: str, role: str, *, actor: str) -> User:
+    """Make a person. Raises PersonRefused or PasswordRefused."""
+    email = normal_email(email)
+    if role not in ROLES:
+        raise PersonRefused("role")
+    check_password(password, email)
+    password_hash = hash_password(password)
+    with db.write():
+        return _insert_user(email, password_hash, role, actor)
+
+
+def _insert_user(email: str, password_hash: str, role: str, actor: str) -> User:
+    try:
+        user = User.create(email=email, password_hash=password_hash, role=role, created_at=clock.now())
+    except peewee.IntegrityError:
+        raise PersonRefused("exists") from None
+    audit.record(actor, "user_add", email, role=role)
+    return user
+
+
+def set_password(user: User, password: str, *, actor: str) -> None:
+    """Change a password and end every login session of that person. Raises PasswordRefused."""
+    check_password(password, user.email)
+    password_hash = hash_password(password)
+    with db.write():
+        User.update(password_hash=password_hash).where(User.id == user.id).execute()
+        end_sessions(user.id)
+        audit.record(actor, "user_password", user.email)
+    user.password_hash = password_hash
+
+
+def find_user(email: str) -> User:
+    """Raises PersonRefused("unknown")."""
+    user = User.get_or_none(User.email == normal_email(email))
+    if user is None:
+        raise PersonRefused("unknown")
+    return user
+
+
+def password_is(user: User, password: str) -> bool:
+    """Whether this is the person's password: asked again before a change that matters."""
+    return len(password) <= PASSWORD_MAX and _matches(user.password_hash, password)
+
+
+# ---- the first administrator
+
+
+def has_admin() -> bool:
+    return bool(User.select().where(User.role == "admin").exists())
+
+
+def new_setup_code() -> str | None:
+    """A fresh one-time code, valid for an hour; the one before it is void. None when there is an administrator."""
+    alphabet = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
+    code = "-".join("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(4))
+    with db.write():
+        if has_admin():
+            return None
+        fact = {"hash": _digest(_normal_code(code)), "until": clock.now() + SETUP_CODE_LIFE}
+        Setting.insert(name="setup_code", value=fact).on_conflict_replace().execute()
+    return code
+
+
+def first_admin(code: str, email: str, password: str) -> User:
+    """Make the first administrator; the code dies with it. Of two at once, one wins.
+
+    Raises SetupRefused, PersonRefused or PasswordRefused.
+    """
+    if has_admin():
+        raise SetupRefused("done")
+    _require_code(code)
+    email = normal_email(email)
+    check_password(password, email)
+    password_hash = hash_password(password)  # slow on purpose: before the write lock, not inside it
+    with db.write():
+        if has_admin():
+            raise SetupRefused("done")
+        _require_code(code)
+        Setting.delete().where(Setting.name == "setup_code").execute()
+        return _insert_user(email, password_hash, "admin", "setup")
+
+
+def _require_code(code: str) -> None:
+    fact = Setting.get_or_none(Setting.name == "setup_code")
+    good = fact is not None and secrets.compare_digest(fact.value["hash"], _digest(_normal_code(code)))
+    if fact is None or not good or fact.value["until"] < clock.now():
+        raise SetupRefused("code")
+
+
+def _normal_code(code: str) -> str:
+    return re.sub(r"[^0-9A-Z]", "", code.upper())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ---- signing in
+
+
+def authenticate(email: str, password: str, address: str) -> User | None:
+    """The person with this password, or None: one answer, and one time, for every kind of wrong.
+
+    Raises TooManyAttempts before the password is looked at.
+    """
+    email = email.strip().casefold()
+    account_key, address_key = f"account:{_digest(email)}", f"address:{address}"
+    _require_patience(account_key, address_key)
+    user = User.get_or_none(User.email == email) if len(email) <= 254 else None
+    right = _matches(user.password_hash if user else _nobody(), password[: PASSWORD_MAX + 1])
+    if user is None or not right or not user.active:
+        with db.write():
+            _count_failure(account_key, ACCOUNT_FREE, ACCOUNT_WAIT)
+            _count_failure(address_key, ADDRESS_FREE, ADDRESS_WAIT)
+            audit.record(user.email if user else "", "login_failed", address)
+        return None
+    rehash = hash_password(password) if _hasher.check_needs_rehash(user.password_hash) else None
+    with db.write():
+        if rehash:
+            User.update(password_hash=rehash).where(User.id == user.id).execute()
+        LoginAttempt.delete().where(LoginAttempt.key == account_key).execute()
+        audit.record(user.email, "login", address)
+    return user
+
+
+def _require_patience(*keys: str) -> None:
+    now = clock.now()
+    until = LoginAttempt.select(peewee.fn.MAX(LoginAttempt.until)).where(LoginAttempt.key.in_(keys)).scalar() or 0
+    if until > now:
+        raise TooManyAttempts(-(-(until - now) // clock.SECOND))
+
+
+def _count_failure(key: str, free: int, longest: int) -> None:
+    now = clock.now()
+    LoginAttempt.delete().where(LoginAttempt.last_at < now - FORGET_AFTER).execute()
+    seen = LoginAttempt.get_or_none(LoginAttempt.key == key)
+    failures = 1 + (seen.failures if seen else 0)
+    wait = 0 if failures < free else min(longest, clock.SECOND << min(failures - free, 20))
+    LoginAttempt.insert(
+        key=key, failures=failures, until=now + wait, last_at=now
+    ).on_conflict_replace().execute()
+
+
+# ---- login sessions
+
+
+def begin_session(user: User, address: str, agent: str) -> str:
+    """Open a login session; the token for the cookie. The table keeps only its hash."""
+    token = secrets.token_urlsafe(32)
+    now = clock.now()
+    with db.write():
+        LoginSession.delete().where(LoginSession.created_at < now - SESSION_LIFE).execute()
+        LoginSession.create(
+            token_hash=_digest(token),
+            user=user.id,
+            created_at=now,
+            last_at=now,
+            address=address,
+            agent=agent[:200],
+        )
+    return token
+
+
+def session_of(token: str) -> LoginSession | None:
+    """The living session of a cookie's token, with its user; touched when it was used."""
+    found = (
+        LoginSession.select(LoginSession, User)
+        .join(User)
+        .where(LoginSession.token_hash == _digest(token), User.active == True)  # noqa: E712
+        .first()
+    )
+    if found is None:
+        return None
+    now = clock.now()
+    if found.last_at < now - SESSION_IDLE or found.created_at < now - SESSION_LIFE:
+        with db.write():
+            LoginSession.delete().where(LoginSession.id == found.id).execute()
+        return None
+    if found.last_at < now - SESSION_TOUCH:
+        with db.write():
+            LoginSession.update(last_at=now).where(LoginSession.id == found.id).execute()
+    return found
+
+
+def end_session(token: str) -> None:
+    with db.write():
+        LoginSession.delete().where(LoginSession.token_hash == _digest(token)).execute()
+
+
+def end_sessions(user_id: int) -> int:
+    """End every login session of a person, inside the caller's transaction; how many there were."""
+    return int(LoginSession.delete().where(LoginSession.user == user_id).execute())
+
+
+def sessions(user_id: int) -> list[LoginSession]:
+    """The living sessions of a person, latest first."""
+    alive = clock.now() - SESSION_IDLE
+    return list(
+        LoginSession.select()
+        .where(LoginSession.user == user_id, LoginSession.last_at >= alive)
+        .order_by(LoginSession.last_at.desc())
+        .limit(50)
+    )
+
+
+# ---- API tokens
+
+
+def create_token(name: str, role: str, *, actor: str, life: int | None = TOKEN_LIFE) -> str:
+    """Make an API token and return it, for the only time. `life` in ms, None for no end. Raises PersonRefused."""
+    if role not in ROLES:
+        raise PersonRefused("role")
+    token = "molva_" + secrets.token_urlsafe(32)
+    now = clock.now()
+    with db.write():
+        ApiToken.create(
+            name=name.strip()[:100],
+            prefix=token[:12],
+            token_hash=_digest(token),
+            role=role,
+            created_at=now,
+            expires_at=None if life is None else now + life,
+        )
+        audit.record(actor, "token_create", name, role=role)
+    return token
+
+
+def token_identity(token: str) -> Identity | None:
+    """Who an API token is, or None when it is unknown or expired."""
+    found = ApiToken.get_or_none(ApiToken.token_hash == _digest(token))
+    now = clock.now()
+    if found is None or (found.expires_at is not None and found.expires_at <= now):
+        return None
+    if found.last_used_at is None or found.last_used_at < now - SESSION_TOUCH:
+        with db.write():
+            ApiToken.update(last_used_at=now).where(ApiToken.id == found.id).execute()
+    return Identity(name=f"token {found.name}", role=found.role)
+
+
+def revoke_token(prefix: str, *, actor: str) -> int:
+    """Delete the tokens with this prefix or name; how many there were."""
+    with db.write():
+        gone = ApiToken.delete().where((ApiToken.prefix == prefix) | (ApiToken.name == prefix)).execute()
+        if gone:
+            audit.record(actor, "token_revoke", prefix)
+    return int(gone)

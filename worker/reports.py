@@ -1,0 +1,303 @@
+"""The report of a broadcast: pages of messages by keyset, causes, and the rows of an export.
+
+Messages are listed run by run, file by file, line by line: the order people know from their file, and
+the one the unique index (file, run, line) gives for nothing at any size.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from worker import clock, db
+from worker.models import PROBLEMS, Broadcast, RecipientFile, Run
+from worker.states import MESSAGE_STATUSES
+
+PAGE = 50
+PAGE_MAX = 500
+SCAN = 20_000  # rows looked at for one page of a rare filter before the page is cut short
+
+
+class Row(NamedTuple):
+    """One message as pages and exports show it; times in ms since the epoch."""
+
+    id: int
+    run: int
+    file_id: int
+    line: int
+    phone: str
+    status: str
+    cause: str | None
+    cause_text: str | None
+    provider_id: str | None
+    sending_at: int | None
+    sent_at: int | None
+    delivered_at: int | None
+    read_at: int | None
+    undelivered_at: int | None
+    row: str | None
+
+
+_COLUMNS = ", ".join(Row._fields)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What to list. `run` None means every run; `phone` is E.164 or its beginning digits."""
+
+    run: int | None = None
+    status: str = ""
+    cause: str = ""
+    file_id: int | None = None
+    phone: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    items: list[Row]
+    next: str | None
+
+
+def runs(broadcast: Broadcast) -> list[Run]:
+    """The runs that have begun, first to last."""
+    return list(
+        Run.select()
+        .where((Run.broadcast == broadcast.id) & Run.started_at.is_null(False))
+        .order_by(Run.number)
+    )
+
+
+def run_of(broadcast: Broadcast, number: int) -> Run | None:
+    return Run.get_or_none((Run.broadcast == broadcast.id) & (Run.number == number))
+
+
+def _segments(broadcast: Broadcast, chosen: Filter) -> list[tuple[int, int]]:
+    """(run, file) pairs that hold messages, in the order of the report; known from the counters."""
+    sql = "SELECT DISTINCT run, file_id FROM counter WHERE broadcast_id = ? AND run > 0 AND n > 0"
+    parameters: list[Any] = [broadcast.id]
+    for column, value in (("run", chosen.run), ("file_id", chosen.file_id), ("status", chosen.status or None)):
+        if value is not None:
+            sql += f" AND {column} = ?"
+            parameters.append(value)
+    return [(run, file) for run, file in db.rows(sql + " ORDER BY run, file_id", parameters)]
+
+
+def messages(broadcast: Broadcast, chosen: Filter, after: str = "", limit: int = PAGE) -> Page:
+    """One page of messages and the cursor of the next; a cursor is opaque to the caller.
+
+    Raises ValueError for a cursor that is not one of ours or a status that does not exist.
+    """
+    if chosen.status and chosen.status not in MESSAGE_STATUSES:
+        raise ValueError("status")
+    limit = max(1, min(limit, PAGE_MAX))
+    start = _cursor(after) if after else None
+    found: list[Row] = []
+    for run, file in _segments(broadcast, chosen):
+        if start is not None and (run, file) < start[:2]:
+            continue
+        line = start[2] if start is not None and (run, file) == start[:2] else 0
+        found += _lines(broadcast.id, run, file, line, chosen, limit + 1 - len(found))
+        if len(found) > limit:
+            last = found[limit - 1]
+            return Page(found[:limit], f"{last.run}.{last.file_id}.{last.line}")
+    return Page(found, None)
+
+
+def _cursor(after: str) -> tuple[int, int, int]:
+    parts = after.split(".")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 12 for part in parts):
+        raise ValueError("after")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _lines(broadcast_id: int, run: int, file: int, line: int, chosen: Filter, limit: int) -> list[Row]:
+    """Up to `limit` messages of one file in one run after `line`."""
+    if chosen.phone:
+        return _by_phone(broadcast_id, run, file, line, chosen, limit)
+    where, parameters = _conditions(chosen)
+    if chosen.status in PROBLEMS:
+        # These are few: their partial index leads straight to them.
+        sql = "broadcast_id = ? AND run = ? AND file_id = ? AND line > ?"
+        values: list[Any] = [broadcast_id, run, file, line]
+    else:
+        sql = "file_id = ? AND run = ? AND line > ?"
+        values = [file, run, line]
+    return [
+        Row(*row)
+        for row in db.rows(
+            f"SELECT {_COLUMNS} FROM message WHERE {sql}{where} ORDER BY line LIMIT ?",  # noqa: S608
+            [*values, *parameters, limit],
+        )
+    ]
+
+
+def _conditions(chosen: Filter) -> tuple[str, list[Any]]:
+    sql, parameters = "", []
+    if chosen.status in PROBLEMS:
+        sql += f" AND status = '{chosen.status}'"  # a literal, so that the partial index applies
+    elif chosen.status:
+        sql += " AND status = ?"
+        parameters.append(chosen.status)
+    if chosen.cause:
+        sql += " AND cause = ?"
+        parameters.append(chosen.cause)
+    return sql, parameters
+
+
+def _by_phone(broadcast_id: int, run: int, file: int, line: int, chosen: Filter, limit: int) -> list[Row]:
+    """Messages to numbers that begin with `chosen.phone`: by index once they left the queue, else by looking."""
+    where, parameters = _conditions(chosen)
+    end = chosen.phone[:-1] + chr(ord(chosen.phone[-1]) + 1)
+    found: list[Row] = []
+    for status in ("status <> 'queued'", "status = 'queued'"):
+        found += [
+            Row(*row)
+            for row in db.rows(
+                f"SELECT {_COLUMNS} FROM message WHERE {status} AND phone >= ? AND phone < ?"  # noqa: S608
+                f" AND file_id = ? AND run = ? AND line > ?{where} ORDER BY line LIMIT ?",
+                [chosen.phone, end, file, run, line, *parameters, limit],
+            )
+        ]
+    return sorted(found, key=lambda row: row.line)[:limit]
+
+
+def message(message_id: int) -> Row | None:
+    """One message, or None."""
+    found = db.rows(f"SELECT {_COLUMNS} FROM message WHERE id = ?", [message_id])  # noqa: S608
+    return Row(*found[0]) if found else None
+
+
+class Event(NamedTuple):
+    """One line of a message's story. `kind`: sending, attempt, report, reply; `code` a status or outcome."""
+
+    at: int
+    kind: str
+    code: str
+    detail: str | None
+
+
+def story(message_id: int) -> list[Event]:
+    """What happened to one message, oldest first: attempts, reports, replies."""
+    events = [
+        Event(at, "attempt", outcome, f"{code or ''} {detail or ''}".strip() or None)
+        for at, outcome, code, detail in db.rows(
+            "SELECT at, outcome, code, detail FROM attempt WHERE message_id = ? ORDER BY id LIMIT 100", [message_id]
+        )
+    ]
+    events += [
+        Event(at, "report", status, f"{code or ''} {detail or ''}".strip() or None)
+        for at, status, code, detail in db.rows(
+            "SELECT at, status, code, detail FROM delivery_report WHERE message_id = ? ORDER BY id LIMIT 100",
+            [message_id],
+        )
+    ]
+    events += [
+        Event(at, "reply", kind, text)
+        for at, kind, text in db.rows(
+            "SELECT at, kind, text FROM inbound WHERE message_id = ? ORDER BY id LIMIT 100", [message_id]
+        )
+    ]
+    row = message(message_id)
+    if row is not None:
+        for at, code in ((row.sending_at, "sending"), (row.sent_at, "sent")):
+            if at is not None:
+                events.append(Event(at, "own", code, row.provider_id if code == "sent" else None))
+    return sorted(events, key=lambda event: event.at)
+
+
+def cause_groups(broadcast: Broadcast, run: int | None) -> list[tuple[str, str, int]]:
+    """(status, cause, number) of the messages that did not arrive, most frequent first.
+
+    Read through the partial index of the problem statuses: its size is the number of problems.
+    """
+    where, parameters = ("AND run = ?", [broadcast.id, run]) if run is not None else ("", [broadcast.id])
+    return [
+        (status, cause or "", int(n))
+        for status, cause, n in db.rows(
+            "SELECT status, cause, COUNT(*) FROM message WHERE broadcast_id = ?"  # noqa: S608
+            f" {where} AND status IN ('failed', 'undelivered', 'uncertain', 'held')"
+            " GROUP BY status, cause ORDER BY 3 DESC LIMIT 100",
+            parameters,
+        )
+    ]
+
+
+def file_counts(broadcast: Broadcast, run: int) -> dict[int, dict[str, int]]:
+    """Messages by status for each file of one run, from the counters."""
+    found: dict[int, dict[str, int]] = {}
+    for file, status, n in db.rows(
+        "SELECT file_id, status, n FROM counter WHERE broadcast_id = ? AND run = ?", [broadcast.id, run]
+    ):
+        found.setdefault(file, dict.fromkeys(MESSAGE_STATUSES, 0))[status] = n
+    return found
+
+
+# --- export -----------------------------------------------------------------------------------------
+
+FIXED = (
+    "phone", "status", "cause_code", "cause", "provider_id", "run", "file", "line",
+    "sent_at", "delivered_at", "read_at", "undelivered_at",
+)
+
+
+def export_columns(broadcast: Broadcast, run: int | None) -> tuple[list[RecipientFile], list[str]]:
+    """The files of the export and every original column they have, each named once."""
+    ids = sorted({file for _, file in _segments(broadcast, Filter(run=run))})
+    files = list(RecipientFile.select().where(RecipientFile.id.in_(ids)).order_by(RecipientFile.id)) if ids else []
+    names: dict[str, None] = {}
+    for file in files:
+        names.update(dict.fromkeys(file.columns))
+    return files, list(names)
+
+
+def export(broadcast: Broadcast, run: int | None, step: int = 2_000) -> Iterator[tuple[Row, str, list[str]]]:
+    """Every message of the run (None: of all) as (row, file name, original cells), a few at a time."""
+    files, columns = export_columns(broadcast, run)
+    by_id = {file.id: file for file in files}
+    positions = {
+        file.id: [file.columns.index(name) if name in file.columns else None for name in columns] for file in files
+    }
+    chosen = Filter(run=run)
+    for run_number, file_id in _segments(broadcast, chosen):
+        line = 0
+        while batch := _lines(broadcast.id, run_number, file_id, line, chosen, step):
+            for row in batch:
+                file = by_id[file_id]
+                cells = json.loads(row.row) if row.row else [row.phone]
+                original = [
+                    cells[at] if at is not None and at < len(cells) else "" for at in positions[file_id]
+                ]
+                yield row, file.name, original
+            line = batch[-1].line
+
+
+DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def safe_cell(value: str) -> str:
+    """A cell that a spreadsheet will not take for a formula: a leading sign gets an apostrophe."""
+    return "'" + value if value.startswith(DANGEROUS) else value
+
+
+def csv_lines(rows: Iterator[Sequence[Any]], delimiter: str) -> Iterator[bytes]:
+    """Rows as CSV in UTF-8 with a BOM, all cells quoted, in pieces of many rows."""
+    buffer = io.StringIO()
+    buffer.write("\ufeff")
+    writer = csv.writer(buffer, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    for number, row in enumerate(rows, 1):
+        writer.writerow(row)
+        if number % 500 == 0:
+            yield buffer.getvalue().encode()
+            buffer.seek(0)
+            buffer.truncate()
+    if buffer.tell():
+        yield buffer.getvalue().encode()
+
+
+def local(ms: int | None, zone: Any) -> str:
+    """A time of an export: local date and time to the second, empty when there is none."""
+    return "" if ms is None else clock.utc(ms).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
