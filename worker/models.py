@@ -165,6 +165,7 @@ class Broadcast(Table):
     next_slot = BigIntegerField(default=0)  # microseconds
     waiting = JSONField(null=True)  # {"code", "until"?} why it waits, kept by the sender
     last_sent_at = BigIntegerField(null=True)
+    speed = IntegerField(default=0)  # messages in the last minute, as of last_sent_at
     created_by = CharField(default="")
     created_at = BigIntegerField()
     updated_at = BigIntegerField()

@@ -28,6 +28,8 @@ BROADCAST: dict[str, Step] = {
     "restart": _step("finished", "running"),
     "finish": _step("running", "finished"),
     "miss": _step("scheduled", "stopped"),
+    # A person put an uncertain message back into the queue of a finished broadcast.
+    "reopen": _step("finished", "running"),
 }
 
 # What a person may press; the other actions happen by themselves.

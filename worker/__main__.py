@@ -1,0 +1,174 @@
+"""The worker process: Huey's consumer, the sender, the callbacks, and the tick that needs no nudge."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from worker import broadcasts, channels, clock, db, delivery, locks, migrations, settings, tasks
+from worker.models import RecipientFile
+from worker.models import Worker as WorkerRow
+from worker.sender import Sender
+
+log = logging.getLogger("molva.worker")
+
+TICK = 1.0
+RECOVER_EVERY = 30.0
+BEAT_EVERY = 5.0
+DRAIN_PAUSE = 0.2
+CALLBACK_LIFE = 7 * 24 * clock.HOUR
+
+
+class WorkerProcess:
+    """Everything that runs beside the web server; made once per process."""
+
+    def __init__(self, options: settings.Settings) -> None:
+        self.settings = options
+        self.stopping = threading.Event()
+        with db.connection():
+            delivery.recover(options)  # before this process has an id, so that no row can be its own
+            self.owner = self._register()
+        self.sender = Sender(options, self.owner)
+        self.providers = channels.Providers(options)
+        tasks.configure(options, self.owner, self.sender.wake)
+        self._threads = [
+            threading.Thread(target=self._loop, args=(name, step, pause), name=name, daemon=True)
+            for name, step, pause in (
+                ("tick", self._tick, TICK),
+                ("callbacks", self._callbacks, DRAIN_PAUSE),
+                ("imports", self._imports, TICK),
+            )
+        ]
+        self._recovered = self._beaten = clock.monotonic()
+
+    def _register(self) -> int:
+        now = clock.now()
+        with db.write():
+            row = WorkerRow.create(pid=os.getpid(), host=socket.gethostname(), started_at=now, heartbeat_at=now)
+        self._lock = locks.hold(locks.worker_file(self.settings, row.id))
+        return int(row.id)
+
+    def start(self) -> None:
+        self.sender.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Nothing new leaves; what is in flight is stored."""
+        self.stopping.set()
+        self.sender.stop()
+        for thread in self._threads:
+            thread.join(5)
+        with db.connection(), db.write():
+            WorkerRow.update(heartbeat_at=0).where(WorkerRow.id == self.owner).execute()
+        if self._lock is not None:
+            self._lock.close()
+            locks.worker_file(self.settings, self.owner).unlink(missing_ok=True)
+
+    def _loop(self, name: str, step: Callable[[], None], pause: float) -> None:
+        while not self.stopping.is_set():
+            try:
+                with db.connection():
+                    step()
+            except Exception:
+                log.exception("%s failed", name)
+            self.stopping.wait(pause)
+
+    def _tick(self) -> None:
+        now = clock.monotonic()
+        if broadcasts.start_due():
+            self.sender.wake()
+        for (broadcast_id,) in db.rows(
+            "SELECT r.broadcast_id FROM run r JOIN broadcast b ON b.id = r.broadcast_id AND b.run = r.number"
+            " WHERE r.copied = 0 AND r.started_at < ?",
+            [clock.now() - 10 * clock.SECOND],
+        ):
+            broadcasts.copy_run(broadcast_id)
+        if now - self._beaten > BEAT_EVERY:
+            self._beaten = now
+            delivery.heartbeat(self.owner)
+        if now - self._recovered > RECOVER_EVERY:
+            self._recovered = now
+            delivery.recover(self.settings, self.owner, self.sender.owned())
+            broadcasts.sweep_removed()
+            self._forget()
+            self.sender.wake()
+        for (channel_id,) in db.rows(
+            "SELECT id FROM channel WHERE kind = 'waba' AND templates_synced_at IS NULL LIMIT 5"
+        ):
+            tasks.run_sync_templates(channel_id)
+
+    def _forget(self) -> None:
+        """Raw callbacks live for a week after they were applied."""
+        with db.write():
+            db.execute(
+                "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",
+                [clock.now() - CALLBACK_LIFE],
+            )
+
+    def _callbacks(self) -> None:
+        while delivery.apply_waiting(self.providers) and not self.stopping.is_set():
+            pass
+        delivery.join_orphans()
+
+    def _imports(self) -> None:
+        """Files whose nudge was lost, or whose reader died: taken up by anyone after a moment."""
+        for file in RecipientFile.select().where(
+            (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
+        ).order_by(RecipientFile.id).limit(10):
+            orphaned = file.owner is not None and file.owner != self.owner and not locks.is_alive(
+                self.settings, file.owner
+            )
+            forgotten = file.owner is None and file.created_at < clock.now() - 5 * clock.SECOND
+            if orphaned or forgotten:
+                tasks.run_read_file(file.id)
+
+
+def run(options: settings.Settings, watch_stdin: bool = False) -> int:
+    """Run until SIGTERM, SIGINT or (with `watch_stdin`) the end of stdin; the exit code."""
+    db.open_database(options)
+    try:
+        migrations.require_current()
+    except migrations.SchemaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    stopping = threading.Event()
+    process = WorkerProcess(options)
+    consumer = tasks.huey.create_consumer(
+        workers=3, worker_type="thread", initial_delay=0.02, backoff=1.1, max_delay=0.1,
+        scheduler_interval=1, periodic=False, graceful_signal="TERM", shutdown_timeout=5,
+    )
+    consumer.start()  # installs its own signal handlers; ours replace them
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    # Ctrl-C reaches the whole group: under `serve` it decides, alone this process does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if watch_stdin else lambda *_: stopping.set())
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if watch_stdin:
+        threading.Thread(target=_wait_for_parent, args=(stopping,), daemon=True).start()
+    process.start()
+    while not stopping.wait(10):
+        consumer.check_worker_health()
+    process.stop()
+    consumer.stop(graceful=True)
+    return 0
+
+
+def _wait_for_parent(stopping: threading.Event) -> None:
+    os.read(0, 1)  # the end of stdin: serve closed it, or died
+    stopping.set()
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("huey").setLevel(logging.WARNING)
+    return run(settings.from_env(os.environ), "--watch-stdin" in sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

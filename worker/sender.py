@@ -1,0 +1,685 @@
+"""The sender of one worker process: claim, commit, send, store.
+
+One thread owns the turns. Each turn is one durable transaction that stores every result received so
+far and claims rows for the connections now free, as many as the throttle gives; only after the commit
+do requests leave, from a pool of sender threads. Nothing waits for the slowest request. A row is
+`sending` in the database before its first byte leaves, so a crash can make it uncertain, never twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import secrets
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import peewee
+
+from worker import broadcasts, channels, clock, counters, db, rendering, throttle
+from worker.models import Broadcast, Channel, RecipientFile
+from worker.providers import base
+from worker.settings import Settings
+from worker.states import move
+
+log = logging.getLogger("molva.sender")
+
+LEASE = 60 * clock.SECOND
+STALE = 5.0  # seconds from claim to first byte after which a request is not started any more
+TRIES = 5  # postponements that count, for one message
+TOO_OLD = 24 * clock.HOUR  # a message that could not be handed over for so long has failed
+IN_A_ROW = 10  # the same message-level refusal for so many people stops the broadcast
+CAUTIOUS = 10  # requests in flight until the run's first acceptance
+TURN_GAP = 0.005  # seconds between two commits at the least, so that batches grow with the load
+IDLE = 0.5  # seconds between two looks when nothing is due
+DRAIN = 40.0
+BACKOFF = (5, 10, 20, 40, 80, 160, 300)
+
+
+@dataclass(slots=True)
+class Job:
+    """One claimed message on its way."""
+
+    id: int
+    token: str
+    run: int
+    file_id: int
+    phone: str
+    cells: str | None
+    tries: int
+    lane: Lane
+    renderer: Any
+    provider: base.Provider
+    claimed: float = field(default_factory=clock.monotonic)
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a job. `action` is one of accept, hold, postpone, reject, lose."""
+
+    job: Job
+    action: str
+    provider_id: str | None = None
+    error: base.SendError | None = None
+
+
+@dataclass(slots=True)
+class Lane:
+    """What a process remembers of one running broadcast; everything that must last is in the tables."""
+
+    broadcast_id: int
+    channel_id: int
+    epoch: int = -1
+    run: int = 0
+    text_version: int = 1
+    content: rendering.Content | None = None
+    renderers: dict[int, Any] = field(default_factory=dict)
+    in_flight: int = 0
+    watched: float = 0.0  # when the slots were last looked at
+    rest_until: float = 0.0  # nothing to claim before that
+    confirmed: bool = False  # this run has had its first acceptance here
+    same_cause: str | None = None
+    same_count: int = 0
+    departures: deque[float] = field(default_factory=deque)
+
+
+class Plan(NamedTuple):
+    """One running broadcast as the transaction sees it."""
+
+    id: int
+    channel_id: int
+    run: int
+    epoch: int
+    rate: int
+    next_slot: int
+    text_version: int
+    waiting: str | None
+
+
+class ChannelPlan(NamedTuple):
+    id: int
+    state: str
+    per_second: float | None
+    next_slot: int
+    slow_until: int
+
+
+class Sender:
+    """Sends for every running broadcast of the installation, from one process.
+
+    `owner` is the id of this process in the worker table; it stands in every row that is claimed.
+    """
+
+    def __init__(self, settings: Settings, owner: int) -> None:
+        self.settings = settings
+        self.owner = owner
+        self.providers = channels.Providers(settings)
+        self._inbox: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lanes: dict[int, Lane] = {}
+        self._in_flight: dict[int, Job] = {}
+        self._unsure: list[Result] = []  # claims whose commit failed: surely not sent
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+        self._turns = 0
+        self._next_due = 0.0
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at the tables at once. Any thread may call this."""
+        self._inbox.put(None)
+
+    def stop(self) -> None:
+        """Claim nothing more, wait for what is in flight, store it."""
+        self._stopping.set()
+        self.wake()
+        self._thread.join(DRAIN + 5)
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def owned(self) -> set[int]:
+        """The ids of the messages that are in flight here."""
+        return set(self._in_flight)
+
+    def _run(self) -> None:
+        results: list[Result] = []
+        deadline = 0.0
+        failures = 0
+        with db.connection():
+            while True:
+                results += self._collect(0.0 if results and not failures else self._pause(failures))
+                if self._stopping.is_set():
+                    deadline = deadline or clock.monotonic() + DRAIN
+                    if (not self._in_flight and not results) or clock.monotonic() > deadline:
+                        return
+                began = clock.monotonic()
+                try:
+                    jobs = self._turn(results)
+                except peewee.DatabaseError as error:
+                    # Locked or full: keep the results, claim nothing, look again soon.
+                    failures += 1
+                    log.error("storing failed (%s), try %d", type(error).__name__, failures)
+                    continue
+                failures = 0
+                results = []
+                for job in jobs:
+                    self._dispatch(job)
+                left = TURN_GAP - (clock.monotonic() - began)
+                if left > 0 and jobs:
+                    clock.sleep(left)
+
+    def _pause(self, failures: int) -> float:
+        if failures:
+            return min(0.2 * 2**failures, 15.0)
+        return max(0.0, min(self._next_due - clock.monotonic(), IDLE))
+
+    def _collect(self, wait: float) -> list[Result]:
+        """Every result there is; waits up to `wait` seconds for the first one or a wake-up."""
+        found: list[Result] = []
+        try:
+            first = self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait()
+            while True:
+                if first is None:
+                    for lane in self._lanes.values():
+                        lane.rest_until = 0.0
+                else:
+                    found.append(first)
+                first = self._inbox.get_nowait()
+        except queue.Empty:
+            return found
+
+    # --- one turn -------------------------------------------------------------------------------
+
+    def _turn(self, results: Sequence[Result]) -> list[Job]:
+        """One transaction: store `results`, claim what is due. The claimed jobs may leave once it returns."""
+        self._next_due = clock.monotonic() + IDLE
+        if not results and not self._unsure and not self._wants():
+            return []
+        jobs: list[Job] = []
+        try:
+            with db.write():
+                self._store([*results, *self._unsure])
+                if not self._stopping.is_set():
+                    jobs = self._claim()
+        except peewee.DatabaseError:
+            # The outcome of the commit is unknown: what was claimed here must not leave.
+            self._unsure += [Result(job, "postpone") for job in jobs]
+            raise
+        for result in (*results, *self._unsure):
+            job = self._in_flight.pop(result.job.id, None)
+            if job is not None:
+                job.lane.in_flight -= 1
+        self._unsure = []
+        for job in jobs:
+            self._in_flight[job.id] = job
+            job.lane.in_flight += 1
+        return jobs
+
+    def _wants(self) -> bool:
+        """Whether a transaction is worth opening: some running broadcast has a slot due, or needs a look."""
+        if self._stopping.is_set():
+            return False
+        now, now_us, wanted = clock.monotonic(), clock.now_us(), False
+        for plan in self._plans():
+            lane = self._lanes.get(plan.id)
+            if lane is None or lane.epoch != plan.epoch:
+                return True
+            if lane.rest_until > now:
+                self._next_due = min(self._next_due, lane.rest_until)
+                continue
+            step = throttle.interval(plan.rate)
+            ahead = (plan.next_slot - now_us) / 1e6
+            if ahead > 0 and ahead * 1e6 <= step + throttle.JUMP:
+                self._next_due = min(self._next_due, now + ahead)
+                continue
+            wanted = True
+        if wanted and len(self._in_flight) >= self.settings.concurrency:
+            return False
+        return wanted
+
+    def _plans(self) -> list[Plan]:
+        return [
+            Plan(*row)
+            for row in db.rows(
+                "SELECT id, channel_id, run, epoch, rate_per_minute, next_slot, text_version, waiting"
+                " FROM broadcast WHERE state = 'running' AND channel_id IS NOT NULL ORDER BY id"
+            )
+        ]
+
+    def _claim(self) -> list[Job]:
+        """Claim for every running broadcast, channel by channel, inside the transaction."""
+        plans = self._plans()
+        for gone in set(self._lanes) - {plan.id for plan in plans}:
+            if self._lanes[gone].in_flight == 0:
+                del self._lanes[gone]
+        by_channel: dict[int, list[Plan]] = {}
+        for plan in plans:
+            by_channel.setdefault(plan.channel_id, []).append(plan)
+        self._turns += 1
+        jobs: list[Job] = []
+        for channel_id, members in by_channel.items():
+            cap = max(1, self.settings.concurrency // len(by_channel))
+            busy = sum(lane.in_flight for lane in self._lanes.values() if lane.channel_id == channel_id)
+            free = min(cap - busy, self.settings.concurrency - len(self._in_flight) - len(jobs))
+            jobs += self._claim_channel(channel_id, members, max(0, free))
+        return jobs
+
+    def _claim_channel(self, channel_id: int, plans: list[Plan], free: int) -> list[Job]:
+        channel = ChannelPlan(
+            *db.rows("SELECT id, state, per_second, next_slot, slow_until FROM channel WHERE id = ?", [channel_id])[0]
+        )
+        lanes = [self._lane(plan) for plan in plans]
+        now_ms, now_us = clock.now(), clock.now_us()
+        if channel.slow_until > now_ms:
+            for plan, lane in zip(plans, lanes, strict=True):
+                self._rest(lane, (channel.slow_until - now_ms) / 1000)
+                self._say(plan, {"code": "provider_asked", "until": channel.slow_until})
+            return []
+        budget = free
+        channel_slot = channel_step = 0
+        if channel.per_second:
+            channel_step = throttle.interval(channel.per_second * 60)
+            channel_slot = throttle.anchor(channel.next_slot, channel_step, now_us)
+            budget = min(budget, throttle.due(channel_slot, channel_step, now_us))
+            if budget == 0:
+                self._next_due = min(self._next_due, clock.monotonic() + (channel_slot - now_us) / 1e6)
+        slots = [self._slot(plan, lane, now_us) for plan, lane in zip(plans, lanes, strict=True)]
+        demands = [
+            0 if lane.rest_until > clock.monotonic() else self._demand(plan, lane, slot, now_us)
+            for plan, lane, slot in zip(plans, lanes, slots, strict=True)
+        ]
+        jobs: list[Job] = []
+        for plan, lane, slot, n in zip(
+            plans, lanes, slots, throttle.share(demands, budget, self._turns), strict=True
+        ):
+            if n == 0:
+                continue
+            taken = self._claim_rows(plan, lane, n, now_ms)
+            if taken:
+                step = throttle.interval(plan.rate)
+                db.execute(
+                    "UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot + step * len(taken), plan.id]
+                )
+            jobs += taken
+        if channel_step and jobs:
+            db.execute(
+                "UPDATE channel SET next_slot = ? WHERE id = ?",
+                [channel_slot + channel_step * len(jobs), channel_id],
+            )
+        return jobs
+
+    def _slot(self, plan: Plan, lane: Lane, now_us: int) -> int:
+        """The broadcast's next slot; a little of the past counts only while this process kept watching."""
+        now = clock.monotonic()
+        watched = now - lane.watched < throttle.CREDIT / 1e6 * 2
+        lane.watched = now
+        return throttle.anchor(
+            plan.next_slot, throttle.interval(plan.rate), now_us, throttle.CREDIT if watched else 0
+        )
+
+    def _demand(self, plan: Plan, lane: Lane, slot: int, now_us: int) -> int:
+        step = throttle.interval(plan.rate)
+        n = throttle.due(slot, step, now_us)
+        if n == 0:
+            self._next_due = min(self._next_due, clock.monotonic() + (slot - now_us) / 1e6)
+            if step > 5_000_000:
+                self._say(plan, {"code": "rate", "until": slot // 1000})
+        if not lane.confirmed:
+            n = min(n, CAUTIOUS - lane.in_flight)
+        return max(0, n)
+
+    def _lane(self, plan: Plan) -> Lane:
+        lane = self._lanes.get(plan.id)
+        if lane is None:
+            lane = self._lanes[plan.id] = Lane(plan.id, plan.channel_id)
+        if lane.epoch != plan.epoch or lane.text_version != plan.text_version:
+            broadcast = Broadcast.get_by_id(plan.id)
+            lane.content = broadcasts.content(broadcast)
+            lane.renderers = {}
+            lane.epoch, lane.run, lane.text_version = plan.epoch, plan.run, plan.text_version
+            lane.rest_until, lane.same_count = 0.0, 0
+            lane.confirmed = False
+        return lane
+
+    def _rest(self, lane: Lane, seconds: float) -> None:
+        lane.rest_until = clock.monotonic() + min(seconds, 1.0)
+        self._next_due = min(self._next_due, lane.rest_until)
+
+    def _say(self, plan: Plan, waiting: dict[str, Any] | None) -> None:
+        """Keep why the broadcast waits, for the page; written only when it changes."""
+        text = json.dumps(waiting, separators=(",", ":")) if waiting else None
+        if text != plan.waiting:
+            db.execute("UPDATE broadcast SET waiting = ? WHERE id = ?", [text, plan.id])
+
+    def _claim_rows(self, plan: Plan, lane: Lane, n: int, now: int) -> list[Job]:
+        """queued → sending for up to `n` rows of the files that may send; opted-out numbers are skipped."""
+        jobs: list[Job] = []
+        if lane.content is None:
+            broadcasts.stop_by_itself(plan.id, "content_missing")
+            return jobs
+        for (file_id,) in db.rows(
+            "SELECT id FROM recipient_file WHERE broadcast_id = ? AND state = 'ready'"
+            " AND (removed_at IS NULL OR removed_how = 'keep') ORDER BY id",
+            [plan.id],
+        ):
+            while len(jobs) < n:
+                wanted = n - len(jobs)
+                found = db.rows(
+                    "SELECT m.id, m.phone, m.row, m.tries, o.id FROM message m"
+                    " LEFT JOIN opt_out o ON o.phone = m.phone"
+                    " WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND m.not_before <= ?"
+                    " ORDER BY m.not_before, m.id LIMIT ?",
+                    [file_id, plan.run, now, wanted],
+                )
+                jobs += self._take(plan, lane, file_id, found, now)
+                if len(found) < wanted:
+                    break
+        if not jobs:
+            self._nothing(plan, lane, now)
+        elif plan.waiting is not None:
+            self._say(plan, None)
+        return jobs
+
+    def _take(self, plan: Plan, lane: Lane, file_id: int, found: list[tuple[Any, ...]], now: int) -> list[Job]:
+        key = (plan.id, plan.run, file_id)
+        skipped = [(row[0],) for row in found if row[4] is not None]
+        rows = [row for row in found if row[4] is None]
+        if skipped:
+            db.many(
+                "UPDATE message SET status = 'skipped', cause = 'opted_out' WHERE id = ? AND status = 'queued'",
+                skipped,
+            )
+            counters.add({(*key, "queued"): -len(skipped), (*key, "skipped"): len(skipped)})
+        if not rows:
+            return []
+        renderer = self._renderer(lane, file_id)
+        provider = self.providers.get(Channel.get_by_id(plan.channel_id))
+        jobs = [
+            Job(id_, f"{id_}.{secrets.token_hex(10)}", plan.run, file_id, phone, cells, tries, lane, renderer, provider)
+            for id_, phone, cells, tries, _ in rows
+        ]
+        db.many(
+            "UPDATE message SET status = 'sending', token = ?, owner = ?, lease_until = ?, sending_at = ?,"
+            " text_version = ?, cause = NULL, cause_text = NULL WHERE id = ? AND status = 'queued'",
+            [(job.token, self.owner, now + LEASE, now, plan.text_version, job.id) for job in jobs],
+        )
+        counters.add({(*key, "queued"): -len(jobs), (*key, "sending"): len(jobs)})
+        return jobs
+
+    def _renderer(self, lane: Lane, file_id: int) -> Any:
+        renderer = lane.renderers.get(file_id)
+        if renderer is None:
+            columns = RecipientFile.get_by_id(file_id).columns
+            renderer = lane.renderers[file_id] = lane.content.bind(columns) if lane.content else None
+        return renderer
+
+    def _nothing(self, plan: Plan, lane: Lane, now: int) -> None:
+        """Nothing can be claimed: finished, or waiting for something that can be named."""
+        if lane.in_flight == 0 and self._finish(plan):
+            return
+        later = db.value(
+            "SELECT MIN(m.not_before) FROM message m JOIN recipient_file f ON f.id = m.file_id"
+            " WHERE f.broadcast_id = ? AND m.run = ? AND m.status = 'queued' AND m.not_before > ?",
+            [plan.id, plan.run, now],
+        )
+        if later is not None:
+            self._say(plan, {"code": "retry", "until": later})
+            self._rest(lane, (later - now) / 1000)
+            return
+        checking = db.value(
+            "SELECT 1 FROM recipient_file WHERE broadcast_id = ? AND state = 'checking' AND removed_at IS NULL",
+            [plan.id],
+        )
+        self._say(plan, {"code": "file_checking"} if checking else None)
+        self._rest(lane, 0.2)
+
+    def _finish(self, plan: Plan) -> bool:
+        """running → finished when no row is queued or sending, no file is being checked, no copy under way."""
+        numbers = broadcasts.count(Broadcast(id=plan.id), plan.run)
+        if broadcasts.left(numbers):
+            return False
+        busy = db.value(
+            "SELECT 1 FROM run WHERE broadcast_id = ? AND number = ? AND copied = 0"
+            " UNION ALL SELECT 1 FROM recipient_file WHERE broadcast_id = ? AND state = 'checking'"
+            " AND removed_at IS NULL LIMIT 1",
+            [plan.id, plan.run, plan.id],
+        )
+        if busy or not broadcasts.advance(plan.id, "finish"):
+            return False
+        db.execute(
+            "UPDATE run SET finished_at = ? WHERE broadcast_id = ? AND number = ?", [clock.now(), plan.id, plan.run]
+        )
+        return True
+
+    # --- results --------------------------------------------------------------------------------
+
+    def _store(self, results: Sequence[Result]) -> None:
+        """Write what became of the jobs, matched by id and token, with the counters, inside the transaction."""
+        if not results:
+            return
+        known: dict[int, tuple[str, str, int | None]] = {}
+        ids = [result.job.id for result in results]
+        for at in range(0, len(ids), 500):
+            part = ids[at : at + 500]
+            marks = ",".join("?" * len(part))
+            for id_, status, token, postponed in db.rows(
+                f"SELECT id, status, token, postponed_at FROM message WHERE id IN ({marks})",  # noqa: S608
+                part,
+            ):
+                known[id_] = (status, token, postponed)
+        writer = _Writer(clock.now())
+        for result in results:
+            found = known.get(result.job.id)
+            if found is not None:
+                self._judge(writer, result, *found)
+        writer.flush()
+        for broadcast_id, sent in writer.sent.items():
+            self._departed(broadcast_id, sent, writer.now)
+
+    def _judge(self, writer: _Writer, result: Result, status: str, token: str, postponed: int | None) -> None:
+        """Decide what one result changes."""
+        job, error, action = result.job, result.error, result.action
+        if token != job.token:
+            writer.attempt(job, "late", error)  # the row has a newer try; this one stays on record
+            return
+        lane = job.lane
+        if error is not None and error.outcome in (base.STOP_BROADCAST, base.STOP_CHANNEL):
+            self._halt(lane, error)
+        if action == "postpone" and error is not None and error.outcome == base.LATER:
+            action = self._within_budget(job, error, writer.now, postponed)
+            if error.slow_channel:
+                until = writer.now + int((error.retry_after or 5) * 1000)
+                db.execute("UPDATE channel SET slow_until = MAX(slow_until, ?) WHERE id = ?", [until, lane.channel_id])
+        self._count_row(lane, action, error)
+        if action == "stop":
+            self._halt(lane, base.SendError(base.STOP_BROADCAST, error.cause if error else "", error.detail if error else ""))
+            action = "postpone"
+        writer.result(job, action, status, result.provider_id, error, self._not_before(job, error, writer.now))
+
+    def _within_budget(self, job: Job, error: base.SendError, now: int, postponed: int | None) -> str:
+        """postpone while tries and time are left, else what the failure then means."""
+        if postponed is not None and now - postponed > TOO_OLD:
+            return "reject"
+        budget = TRIES if error.budget is None else error.budget
+        if error.counts and job.tries >= budget:
+            return "stop" if error.then == base.STOP_BROADCAST else "reject"
+        return "postpone"
+
+    def _not_before(self, job: Job, error: base.SendError | None, now: int) -> int:
+        if error is None or error.outcome != base.LATER:
+            return 0
+        wait = error.retry_after
+        if wait is None:
+            wait = BACKOFF[min(job.tries, len(BACKOFF) - 1)] * (0.8 + secrets.randbelow(400) / 1000)
+        return now + int(wait * 1000)
+
+    def _count_row(self, lane: Lane, action: str, error: base.SendError | None) -> None:
+        """The ten-in-a-row rule: the same refusal of the message for ten people stops the broadcast."""
+        if action in ("accept", "hold"):
+            lane.confirmed, lane.same_count = True, 0
+        elif action == "reject" and error is not None:
+            lane.confirmed = lane.confirmed or not error.about_message
+            if not error.about_message:
+                return
+            lane.same_count = lane.same_count + 1 if lane.same_cause == error.cause else 1
+            lane.same_cause = error.cause
+            if lane.same_count == IN_A_ROW:
+                broadcasts.stop_by_itself(lane.broadcast_id, "same_error", cause=error.cause, n=IN_A_ROW)
+        elif action == "lose":
+            lane.confirmed = True
+
+    def _halt(self, lane: Lane, error: base.SendError) -> None:
+        """Stop the broadcast, or the channel with all its running broadcasts, with the cause."""
+        if error.outcome == base.STOP_BROADCAST:
+            broadcasts.stop_by_itself(lane.broadcast_id, "refused", cause=error.cause, text=error.detail)
+            return
+        channels.stop(lane.channel_id, error.cause, error.detail)
+        for (broadcast_id,) in db.rows(
+            "SELECT id FROM broadcast WHERE channel_id = ? AND state = 'running'", [lane.channel_id]
+        ):
+            broadcasts.stop_by_itself(broadcast_id, "channel", cause=error.cause, text=error.detail)
+
+    def _departed(self, broadcast_id: int, sent: int, now: int) -> None:
+        """Keep the time of the last message and the number that left in the last minute."""
+        lane = self._lanes.get(broadcast_id)
+        if lane is None:
+            speed = sent
+        else:
+            at = clock.monotonic()
+            lane.departures.extend([at] * sent)
+            while lane.departures and lane.departures[0] < at - 60:
+                lane.departures.popleft()
+            span = max(at - lane.departures[0], 1.0) if len(lane.departures) > 1 else 60.0
+            speed = round(len(lane.departures) * 60 / span)
+        db.execute("UPDATE broadcast SET last_sent_at = ?, speed = ? WHERE id = ?", [now, speed, broadcast_id])
+
+    # --- sender threads -------------------------------------------------------------------------
+
+    def _dispatch(self, job: Job) -> None:
+        if len(self._threads) < min(len(self._in_flight), self.settings.concurrency):
+            thread = threading.Thread(target=self._work, name=f"send-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._inbox.put(self._send(job))
+
+    def _send(self, job: Job) -> Result:
+        """Hand one message to its provider. Whatever happens, one Result comes back."""
+        if clock.monotonic() - job.claimed > STALE:
+            # The process was stopped or the machine slept: an operator may already have decided.
+            return Result(job, "postpone")
+        try:
+            out = outgoing(job.renderer, job.phone, job.cells, job.token)
+        except rendering.RowError as error:
+            return Result(job, "reject", error=base.SendError(base.REFUSED, error.code, about_message=True))
+        try:
+            accepted = job.provider.send(out)
+        except base.SendError as error:
+            return Result(job, _ACTIONS[error.outcome], error=error)
+        except Exception:
+            log.exception("provider failed")
+            return Result(job, "lose", error=base.SendError(base.UNCLEAR, "internal"))
+        return Result(job, "hold" if accepted.held else "accept", accepted.provider_id)
+
+
+_ACTIONS = {
+    base.REFUSED: "reject",
+    base.LATER: "postpone",
+    base.UNCLEAR: "lose",
+    base.STOP_BROADCAST: "postpone",
+    base.STOP_CHANNEL: "postpone",
+}
+
+
+def outgoing(renderer: Any, phone: str, cells: str | None, token: str) -> base.Outgoing:
+    """The message for one row, rendered. Raises rendering.RowError."""
+    rendered = renderer.render(json.loads(cells) if cells else [phone])
+    if rendered.template is not None:
+        return base.Outgoing(phone, token, template=rendered.template)
+    return base.Outgoing(phone, token, text=rendered.text)
+
+
+class _Writer:
+    """Collects the changes of one turn and writes each kind with one statement."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self.sent: dict[int, int] = {}
+        self._taken: list[tuple[Any, ...]] = []
+        self._back: list[tuple[Any, ...]] = []
+        self._ended: list[tuple[Any, ...]] = []
+        self._attempts: list[tuple[Any, ...]] = []
+        self._deltas: dict[tuple[int, int, int, str], int] = {}
+
+    def result(
+        self, job: Job, action: str, status: str, provider_id: str | None, error: base.SendError | None, later: int
+    ) -> None:
+        target = move(action, status)
+        if action in ("accept", "hold"):
+            # A report may have overtaken the answer: then only the id and the time are new.
+            self._taken.append((target or status, provider_id, self.now, job.id))
+            broadcast = job.lane.broadcast_id
+            self.sent[broadcast] = self.sent.get(broadcast, 0) + 1
+        elif target is not None:
+            cause = error.cause if error else None
+            detail = (error.detail or None) if error else None
+            if target == "queued":
+                counted = 1 if error is not None and error.counts and error.outcome == base.LATER else 0
+                first = self.now if error is not None and error.outcome == base.LATER else None
+                self._back.append((later, counted, first, cause, detail, job.id))
+            else:
+                self._ended.append((target, cause, detail, job.id))
+            if error is not None:
+                self.attempt(job, {"queued": "postponed", "failed": "rejected"}.get(target, "lost"), error)
+        if target is not None and target != status:
+            key = (job.lane.broadcast_id, job.run, job.file_id)
+            for name, change in ((status, -1), (target, 1)):
+                self._deltas[(*key, name)] = self._deltas.get((*key, name), 0) + change
+
+    def attempt(self, job: Job, outcome: str, error: base.SendError | None) -> None:
+        self._attempts.append(
+            (
+                job.id, job.token, self.now, outcome,
+                error.http_status if error else None, error.cause if error else None, error.detail if error else None,
+            )
+        )
+
+    def flush(self) -> None:
+        if self._taken:
+            db.many(
+                "UPDATE message SET status = ?, provider_id = ?, sent_at = COALESCE(sent_at, ?), owner = NULL,"
+                " lease_until = NULL WHERE id = ?",
+                self._taken,
+            )
+        if self._back:
+            db.many(
+                "UPDATE message SET status = 'queued', not_before = ?, tries = tries + ?,"
+                " postponed_at = COALESCE(postponed_at, ?), cause = ?, cause_text = ?, owner = NULL,"
+                " lease_until = NULL, sending_at = NULL WHERE id = ?",
+                self._back,
+            )
+        if self._ended:
+            db.many(
+                "UPDATE message SET status = ?, cause = ?, cause_text = ?, owner = NULL, lease_until = NULL"
+                " WHERE id = ?",
+                self._ended,
+            )
+        if self._attempts:
+            db.many(
+                "INSERT INTO attempt (message_id, token, at, outcome, http_status, code, detail)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                self._attempts,
+            )
+        counters.add(self._deltas)

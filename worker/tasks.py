@@ -1,0 +1,131 @@
+"""Huey: nudges from the web process to the worker. Nothing may depend on a task surviving.
+
+Huey deletes a task before it runs it, so the tables are the truth: what a lost nudge would have begun,
+the worker's own tick finds within seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from huey import SqliteHuey
+
+from worker import broadcasts, channels, db, recipients
+from worker.models import Broadcast, RecipientFile
+from worker.providers.base import SendError
+from worker.settings import Settings
+
+log = logging.getLogger("molva.tasks")
+
+
+class _LateHuey(SqliteHuey):  # type: ignore[misc]
+    """A queue whose file is named after the settings are known; tasks are declared at import."""
+
+    def create_storage(self) -> Any:
+        return super().create_storage() if self.storage_kwargs.get("filename") else None
+
+
+huey = _LateHuey("molva", results=False, utc=True)
+
+
+class _Process:
+    settings: Settings | None = None
+    owner: int | None = None
+    on_wake: Callable[[], None] = staticmethod(lambda: None)
+
+
+def configure(
+    settings: Settings, owner: int | None = None, on_wake: Callable[[], None] | None = None
+) -> None:
+    """Name the queue's file; `owner` and `on_wake` in a worker process only."""
+    _Process.settings = settings
+    _Process.owner = owner
+    if on_wake is not None:
+        _Process.on_wake = staticmethod(on_wake)
+    if not settings.queue_path.exists():
+        os.close(os.open(settings.queue_path, os.O_CREAT | os.O_RDWR, 0o600))
+    # NORMAL is enough for a file that holds only nudges.
+    huey.storage_kwargs = {"filename": str(settings.queue_path), "fsync": False}
+    huey.storage = huey.create_storage()
+
+
+def _nudge(task: Any, *arguments: int) -> None:
+    """Enqueue, and never fail the caller: the worker's tick finds what a lost nudge meant."""
+    if huey.storage is None:
+        return
+    try:
+        task(*arguments)
+    except sqlite3.Error:
+        log.warning("the queue did not take a nudge", exc_info=True)
+
+
+def wake(broadcast_id: int) -> None:
+    """Tell the worker that a broadcast may have something to send."""
+    _nudge(_wake, broadcast_id)
+
+
+def read_file(file_id: int) -> None:
+    """Tell the worker that a file waits to be checked."""
+    _nudge(_read_file, file_id)
+
+
+def sync_templates(channel_id: int) -> None:
+    """Have the templates of a channel fetched."""
+    _nudge(_sync_templates, channel_id)
+
+
+def copy_run(broadcast_id: int) -> None:
+    """Have the rows of a restarted run made."""
+    _nudge(_copy_run, broadcast_id)
+
+
+@huey.task(name="wake")
+def _wake(broadcast_id: int) -> None:
+    _Process.on_wake()
+
+
+@huey.task(name="read_file")
+def _read_file(file_id: int) -> None:
+    run_read_file(file_id)
+
+
+@huey.task(name="sync_templates")
+def _sync_templates(channel_id: int) -> None:
+    run_sync_templates(channel_id)
+
+
+@huey.task(name="copy_run")
+def _copy_run(broadcast_id: int) -> None:
+    with db.connection():
+        if Broadcast.get_or_none(Broadcast.id == broadcast_id) is not None:
+            broadcasts.copy_run(broadcast_id)
+    _Process.on_wake()
+
+
+def run_read_file(file_id: int) -> None:
+    """Check one file against its broadcast's content, in this process."""
+    with db.connection():
+        file = RecipientFile.get_or_none(RecipientFile.id == file_id)
+        if file is None or file.state != "checking" or _Process.settings is None:
+            return
+        broadcast = file.broadcast
+        recipients.check(
+            file_id, _Process.owner, broadcasts.content(broadcast), broadcasts.mobile_only(broadcast),
+            _Process.settings.uploads,
+        )
+    _Process.on_wake()
+
+
+def run_sync_templates(channel_id: int) -> int | None:
+    """Fetch templates; None when the provider could not be asked."""
+    if _Process.settings is None:
+        return None
+    try:
+        return channels.sync_templates(_Process.settings, channel_id)
+    except SendError as error:
+        log.warning("templates of channel %d: %s", channel_id, error.cause)
+        return None

@@ -1,0 +1,55 @@
+"""The pace: the next free slot of a broadcast and of a channel, reserved in the claim's own transaction.
+
+A slot is a point in time in microseconds. Slots are a little wider apart than 60 s / N, so that a
+message that left late and N that left on time still fit no 60 s window above N; the contract leaves 2 %
+of N for that. A slot in the past gives no credit beyond CREDIT, and that only while the sender was
+watching all along, so there is no burst at a start, after a pause or after a jump of the clock.
+"""
+
+from __future__ import annotations
+
+WIDEN = 1.01
+CREDIT = 250_000
+JUMP = 1_000_000
+
+
+def interval(per_minute: float) -> int:
+    """Microseconds between two slots at this rate."""
+    return int(60_000_000 * WIDEN / per_minute) + 1
+
+
+def anchor(next_slot: int, step: int, now: int, credit: int = 0) -> int:
+    """The first slot that may be used, seen from `now`.
+
+    A slot further ahead than the pace allows can only be a jump of the clock or a raised rate: the
+    pace begins anew, one step from now. A slot in the past counts from now, less `credit`.
+    """
+    if next_slot > now + step + JUMP:
+        return now + step
+    return max(next_slot, now - credit)
+
+
+def due(slot: int, step: int, now: int) -> int:
+    """How many slots have come by `now`, beginning with `slot`."""
+    return 0 if slot > now else (now - slot) // step + 1
+
+
+def share(demands: list[int], budget: int, first: int = 0) -> list[int]:
+    """Split `budget` fairly: nobody gets more than asked, what one leaves the others take.
+
+    `first` says who begins when it does not divide evenly.
+    """
+    given = [0] * len(demands)
+    order = [(first + i) % len(demands) for i in range(len(demands))] if demands else []
+    while budget > 0:
+        hungry = [i for i in order if given[i] < demands[i]]
+        if not hungry:
+            break
+        each = max(1, budget // len(hungry))
+        for i in hungry:
+            take = min(each, demands[i] - given[i], budget)
+            given[i] += take
+            budget -= take
+            if budget == 0:
+                break
+    return given
