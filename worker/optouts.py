@@ -1,0 +1,42 @@
+"""The stop list, and the words by which people put themselves on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from worker import clock, db
+
+WORDS = frozenset(
+    "stop stopall unsubscribe cancel end quit optout stopit стоп отписка отписаться отпишите отмена"
+    " хватит нет".split()
+)
+# Latin letters that look like Cyrillic ones: CTOП is a stop word whichever keyboard was on.
+_LOOKALIKE = str.maketrans("aceopxytkmhb", "асеорхуткмнв")
+_FOLDED = frozenset(word.translate(_LOOKALIKE) for word in WORDS)
+
+
+def is_stop_word(text: str) -> bool:
+    """Whether the whole message is one stop word, whatever the case, punctuation or keyboard."""
+    word = re.sub(r"[\W_]+", "", text.casefold())
+    return word in WORDS or word.translate(_LOOKALIKE) in _FOLDED
+
+
+def record(phone: str, source: str, reason: str = "", channel_id: int | None = None) -> None:
+    """Put a number on the stop list, inside the caller's transaction; a known one stays as it is."""
+    db.execute(
+        "INSERT INTO opt_out (phone, reason, source, channel_id, at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (phone) DO NOTHING",
+        [phone, reason, source, channel_id, clock.now()],
+    )
+
+
+def opted_out_among(phones: Iterable[str]) -> set[str]:
+    """Which of these numbers (at most some thousands) are on the stop list."""
+    given = list(phones)
+    found: set[str] = set()
+    for at in range(0, len(given), 500):
+        part = given[at : at + 500]
+        marks = ",".join("?" * len(part))
+        found.update(p for (p,) in db.rows(f"SELECT phone FROM opt_out WHERE phone IN ({marks})", part))  # noqa: S608
+    return found
