@@ -1,0 +1,286 @@
+"""Rows → messages or rejected rows, in short transactions; the file turns ready in one last statement.
+
+accepted + rejected of every kind = rows, always. Rows of a file that is not ready cannot be claimed, so a
+half-read file never sends; a file whose reader died starts again from its first byte.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import threading
+from collections import Counter as Tally
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from worker import clock, counters, db, optouts
+from worker.models import Broadcast, RecipientFile
+from worker.phone import Parser
+from worker.recipients import sheets
+from worker.recipients.decoding import (
+    MAX_ROWS,
+    FileRefused,
+    decode,
+    detect_delimiter,
+    records,
+    separator,
+    unclosed_quote,
+)
+from worker.recipients.rows import Head, read_head
+from worker.rendering import Content, MissingColumns, Renderer, RowError
+
+log = logging.getLogger("molva.recipients")
+
+BATCH = 1_000
+VALUE_MAX = 200
+RAW_MAX = 4_000
+SAMPLE_ROWS = 5
+EXAMPLES = 5
+_one_at_a_time = threading.Lock()
+
+
+def check(file_id: int, owner: int | None, content: Content | None, mobile_only: bool, uploads: Path) -> None:
+    """Check one file from its first byte. Ends with the state ready or refused, or with nothing if it was removed."""
+    with _one_at_a_time:
+        with db.write():
+            taken = RecipientFile.update(owner=owner).where(
+                (RecipientFile.id == file_id) & (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
+            )
+            if taken.execute() != 1:
+                return
+        forget(file_id)
+        file = RecipientFile.get_by_id(file_id)
+        try:
+            _Check(file, content, mobile_only, uploads).run()
+        except FileRefused as refusal:
+            forget(file_id)
+            _end(file_id, "refused", code=refusal.code, detail=refusal.detail)
+        except Gone:
+            forget(file_id)
+
+
+class Gone(Exception):
+    """The file was removed while it was being read."""
+
+
+def forget(file_id: int) -> None:
+    """Take away every row that an earlier check of this file made; only ever queued ones."""
+    while True:
+        with db.write():
+            gone = db.rows(
+                "DELETE FROM message WHERE id IN (SELECT id FROM message WHERE file_id = ? AND status = 'queued'"
+                " LIMIT ?) RETURNING broadcast_id, run",
+                [file_id, BATCH],
+            )
+            tally = Tally(gone)
+            counters.add({(b, run, file_id, "queued"): -n for (b, run), n in tally.items()})
+        if len(gone) < BATCH:
+            break
+    while True:
+        with db.write():
+            n = db.execute(
+                "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)",
+                [file_id, BATCH * 5],
+            ).rowcount
+        if n < BATCH * 5:
+            break
+    with db.write():
+        db.execute("DELETE FROM counter WHERE file_id = ? AND n = 0", [file_id])
+
+
+def _end(file_id: int, state: str, **columns: Any) -> bool:
+    with db.write():
+        changed = (
+            RecipientFile.update(state=state, checked_at=clock.now(), owner=None, **columns)
+            .where(
+                (RecipientFile.id == file_id) & (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
+            )
+            .execute()
+        )
+    return bool(changed == 1)
+
+
+class _Check:
+    """One pass over one file."""
+
+    def __init__(self, file: RecipientFile, content: Content | None, mobile_only: bool, uploads: Path) -> None:
+        self.file = file
+        self.broadcast: Broadcast = file.broadcast
+        self.content = content
+        self.path = uploads / file.path
+        self.parser = Parser(self.broadcast.region, mobile_only)
+        self.seen: dict[str, tuple[int, int]] = {}
+        self.names: dict[int, str] = {}
+        self.rows = self.accepted = 0
+        self.rejected: Tally[str] = Tally()
+        self.repairs: dict[str, Any] = {"count": 0, "examples": []}
+        self.good: list[tuple[Any, ...]] = []
+        self.bad: list[tuple[Any, ...]] = []
+
+    def run(self) -> None:
+        encoding, delimiter, rows = self._open()
+        sample: list[list[str]] = []
+        for row in rows:
+            sample.append(row)
+            if len(sample) >= 20 and any(any(cell.strip() for cell in r) for r in sample):
+                break
+        head = read_head(
+            sample, self.parser, self.file.options.get("phone_column"), self.content.columns if self.content else []
+        )
+        renderer = self._bind(head)
+        with db.write():
+            RecipientFile.update(
+                encoding=encoding, delimiter=delimiter, columns=head.columns, unused=head.unused,
+                phone_column=head.columns[head.phone],
+                sample=[[cell[:VALUE_MAX] for cell in row[:50]] for row in sample[: SAMPLE_ROWS + 1]],
+            ).where(RecipientFile.id == self.file.id).execute()
+        self._load_seen()
+        # Excel counts the header as row 1; without a header the first person stands in row 1.
+        for number, row in enumerate(_chain(sample, rows), 1):
+            if number <= head.first:
+                continue
+            self._row(number, row, head, renderer)
+            if len(self.good) + len(self.bad) >= BATCH:
+                self._flush()
+        self._flush()
+        if self.accepted == 0:
+            # The reasons stay: they are what the person needs now.
+            self._finish("refused", code="no_valid_rows", detail={})
+        else:
+            self._finish("ready", code=None, detail=None)
+
+    def _open(self) -> tuple[str | None, str | None, Iterator[list[str]]]:
+        data = self.path.read_bytes()
+        if sheets.is_xlsx(data):
+            return None, None, sheets.records(data)
+        text, encoding = decode(data, self.file.options.get("encoding"))
+        named, text = separator(text)
+        delimiter = self.file.options.get("delimiter") or named or detect_delimiter(text)
+        if unclosed_quote(text, delimiter):
+            raise FileRefused("bad_quoting")
+        return encoding, delimiter, records(text, delimiter)
+
+    def _bind(self, head: Head) -> Renderer | None:
+        if self.content is None:
+            return None
+        try:
+            return self.content.bind(head.columns)
+        except MissingColumns as missing:
+            raise FileRefused("missing_columns", cols=missing.columns) from None
+
+    def _load_seen(self) -> None:
+        """Numbers that this run already has from other files, so that nobody occurs twice across files."""
+        if not self.broadcast.ignore_duplicates:
+            return
+        others = RecipientFile.select(RecipientFile.id, RecipientFile.name).where(
+            (RecipientFile.broadcast == self.broadcast.id) & (RecipientFile.id != self.file.id)
+        )
+        self.names = {f.id: f.name for f in others}
+        for other in self.names:
+            for phone, line in db.execute(
+                "SELECT phone, line FROM message WHERE file_id = ? AND run IN (?, ?) AND status <> 'cancelled'",
+                [other, self.file.run, self.broadcast.run],
+            ):
+                self.seen.setdefault(phone, (other, line))
+
+    def _row(self, number: int, row: list[str], head: Head, renderer: Renderer | None) -> None:
+        self.rows += 1
+        if self.rows > MAX_ROWS:
+            raise FileRefused("too_many_rows", n=self.rows, max=MAX_ROWS)
+        if not any(cell.strip() for cell in row):
+            # A blank row needs no line in the error list: it is only counted.
+            self.rejected["blank_row"] += 1
+            return
+        if len(row) > len(head.columns) and any(cell.strip() for cell in row[len(head.columns) :]):
+            self._reject(number, row, "too_many_columns", None, "")
+            return
+        raw = row[head.phone] if head.phone < len(row) else ""
+        phone = self.parser.parse(raw)
+        if phone.e164 is None:
+            self._reject(number, row, phone.reason or "phone_invalid", head.columns[head.phone], raw)
+            return
+        first = self.seen.get(phone.e164) if self.broadcast.ignore_duplicates else None
+        if first is not None:
+            other = {"line": first[1]}
+            if first[0] != self.file.id:
+                other["file"] = self.names.get(first[0], "")  # type: ignore[assignment]
+            self._reject(number, row, "duplicate", head.columns[head.phone], raw, other)
+            return
+        if renderer is not None:
+            try:
+                renderer.render(row if len(head.columns) > 1 else [raw])
+            except RowError as error:
+                self._reject(number, row, error.code, error.column, _cell(row, head, error.column), error.detail)
+                return
+        if phone.repaired:
+            self._repair(raw, phone.e164)
+        if self.broadcast.ignore_duplicates:
+            self.seen[phone.e164] = (self.file.id, number)
+        cells = json.dumps(row, ensure_ascii=False, separators=(",", ":")) if len(head.columns) > 1 else None
+        self.good.append((self.broadcast.id, self.file.run, self.file.id, number, phone.e164, cells))
+
+    def _reject(
+        self, number: int, row: list[str], code: str, column: str | None, value: str, other: Any = None
+    ) -> None:
+        self.rejected[code] += 1
+        line = io.StringIO()
+        csv.writer(line, delimiter=";", lineterminator="").writerow(row)
+        self.bad.append(
+            (
+                self.file.id, number, code, column, value[:VALUE_MAX], line.getvalue()[:RAW_MAX],
+                json.dumps(other, ensure_ascii=False) if other else None,
+            )
+        )
+
+    def _repair(self, raw: str, e164: str) -> None:
+        self.repairs["count"] += 1
+        if len(self.repairs["examples"]) < EXAMPLES:
+            self.repairs["examples"].append([raw[:40], e164])
+
+    def _flush(self) -> None:
+        """Write what has gathered, unless the file is gone."""
+        out = optouts.opted_out_among(row[4] for row in self.good)
+        if out:
+            for row in [r for r in self.good if r[4] in out]:
+                self._reject(row[3], json.loads(row[5]) if row[5] else [row[4]], "opted_out", None, row[4])
+            self.good = [r for r in self.good if r[4] not in out]
+        with db.write():
+            if db.value("SELECT 1 FROM recipient_file WHERE id = ? AND removed_at IS NULL", [self.file.id]) is None:
+                raise Gone
+            db.many(
+                "INSERT INTO message (broadcast_id, run, file_id, line, phone, row, status, not_before, tries)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'queued', 0, 0)",
+                self.good,
+            )
+            counters.add({(self.broadcast.id, self.file.run, self.file.id, "queued"): len(self.good)})
+            db.many(
+                "INSERT INTO rejected_row (file_id, line, code, column, value, raw, other) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                self.bad,
+            )
+            self.accepted += len(self.good)
+            db.execute(
+                "UPDATE recipient_file SET rows = ?, accepted = ?, done = ? WHERE id = ?",
+                [self.rows, self.accepted, min(self.file.size, self.rows * 12), self.file.id],
+            )
+        self.good, self.bad = [], []
+
+    def _finish(self, state: str, code: str | None, detail: dict[str, Any] | None) -> None:
+        _end(
+            self.file.id, state, code=code, detail=detail, rows=self.rows, accepted=self.accepted,
+            rejected=dict(self.rejected), repairs=self.repairs, done=self.file.size,
+        )
+
+
+def _chain(sample: list[list[str]], rest: Iterator[list[str]]) -> Iterator[list[str]]:
+    yield from sample
+    yield from rest
+
+
+def _cell(row: list[str], head: Head, column: str | None) -> str:
+    if column is None or column not in head.columns:
+        return ""
+    at = head.columns.index(column)
+    return row[at] if at < len(row) else ""
