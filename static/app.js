@@ -1,0 +1,243 @@
+/* What htmx leaves to us. No inline script, no eval: markup says what it wants by data attributes.
+   Everything here improves a page that works without it. */
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const by = (id) => document.getElementById(id);
+  const on = (name, act) => document.addEventListener(name, act);
+  const isPoll = (elt) => /\bevery\b/.test(elt.getAttribute("hx-trigger") || "");
+  root.classList.add("js");
+
+  /* ---- toasts: ok and info fade, errors stay until closed */
+  function icon(name) {
+    const drawn = document.querySelector("svg.icon use");
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("class", "icon");
+    svg.setAttribute("aria-hidden", "true");
+    const use = svg.appendChild(document.createElementNS(svg.namespaceURI, "use"));
+    use.setAttribute("href", (drawn ? drawn.getAttribute("href").split("#")[0] : "/static/icons.svg") + "#" + name);
+    return svg;
+  }
+  function fade(box) {
+    setTimeout(() => (box.matches(":hover, :focus-within") ? fade(box) : box.remove()), 7000);
+  }
+  function toast({ text, level = "ok" }) {
+    const box = document.createElement("div");
+    const words = document.createElement("span");
+    const close = document.createElement("button");
+    box.className = "toast toast-" + level;
+    words.textContent = text;
+    close.type = "button";
+    close.className = "plain";
+    close.dataset.dismiss = "";
+    close.setAttribute("aria-label", document.body.dataset.closeLabel);
+    close.append(icon("cross"));
+    box.append(icon({ ok: "check", error: "alert" }[level] || "info"), words, close);
+    if (level === "error") {
+      by("alerts").replaceChildren(box);
+    } else {
+      by("toasts").append(box);
+      fade(box);
+    }
+  }
+  document.querySelectorAll("#toasts > .toast").forEach(fade);
+  on("toast", (event) => toast(event.detail));
+
+  /* ---- live parts: silent in hidden tabs, a note while the server does not answer */
+  on("htmx:beforeRequest", (event) => {
+    if (document.hidden && isPoll(event.detail.elt)) event.preventDefault();
+  });
+  on("visibilitychange", () => {
+    if (!document.hidden) document.body.dispatchEvent(new Event("wake"));
+  });
+  function stale(lost) {
+    const note = by("stale");
+    const text = lost ? note.dataset.text : "";
+    if (note.textContent !== text) note.textContent = text;
+  }
+  on("htmx:afterRequest", (event) => {
+    const { elt, xhr, requestConfig } = event.detail;
+    const lost = !xhr.status || xhr.status >= 500;
+    if (isPoll(elt)) stale(lost);
+    else if (!lost) stale(false);
+    else if (!xhr.status && requestConfig.verb !== "get") toast({ text: document.body.dataset.lost, level: "error" });
+  });
+
+  /* ---- a short summary for screen readers, at most every 10 seconds */
+  let spoken = 0;
+  function announce() {
+    const said = document.querySelector("[data-announce]");
+    const text = said ? said.dataset.announce : "";
+    if (text && by("announcer").textContent !== text && Date.now() - spoken > 10000) {
+      by("announcer").textContent = text;
+      spoken = Date.now();
+    }
+  }
+
+  /* ---- dialogs */
+  function open(dialog) {
+    if (dialog && !dialog.open) dialog.showModal();
+  }
+  on("htmx:afterSwap", (event) => {
+    announce();
+    const target = event.detail.target;
+    if (target.id === "dialog" && target.firstElementChild) open(target);
+    const problem = target.querySelector && target.querySelector("[data-focus]");
+    if (problem) problem.focus();
+  });
+  on("htmx:afterRequest", (event) => {
+    const dialog = event.detail.elt.closest("dialog");
+    if (dialog && event.detail.successful && event.detail.requestConfig.verb !== "get") dialog.close();
+  });
+
+  /* ---- clicks */
+  async function copy(button) {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+    } catch {
+      const field = document.createElement("textarea");
+      field.value = button.dataset.copy;
+      (button.closest("dialog") || document.body).append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+      button.focus();
+    }
+    toast({ text: button.dataset.copied, level: "ok" });
+  }
+  function insert(button) {
+    const field = by(button.dataset.into) || button.form.querySelector("textarea");
+    field.setRangeText(button.dataset.insert, field.selectionStart, field.selectionEnd, "end");
+    field.focus();
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    field.dispatchEvent(new Event("keyup", { bubbles: true }));
+  }
+  on("click", (event) => {
+    const hit = (selector) => event.target.closest(selector);
+    const opener = hit("[data-dialog]");
+    if (opener && by(opener.dataset.dialog)) {
+      event.preventDefault();
+      open(by(opener.dataset.dialog));
+    }
+    const closer = hit("[data-close]");
+    if (closer && closer.closest("dialog")) {
+      event.preventDefault();
+      closer.closest("dialog").close();
+    }
+    if (event.target.matches("dialog")) event.target.close();
+    if (hit("[data-dismiss]")) hit("[data-dismiss]").closest(".toast, .notice").remove();
+    if (hit("[data-copy]")) copy(hit("[data-copy]"));
+    if (hit("[data-insert]")) insert(hit("[data-insert]"));
+    document.querySelectorAll("details[data-popup][open]").forEach((popup) => {
+      if (!popup.contains(event.target)) popup.open = false;
+    });
+  });
+  on("keydown", (event) => {
+    const popup = event.key === "Escape" && document.querySelector("details[data-popup][open]");
+    if (popup) {
+      popup.open = false;
+      popup.querySelector("summary").focus();
+    }
+  });
+
+  /* ---- a plain form is sent once, however often its button is pressed */
+  on("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post" || form.hasAttribute("hx-post") || event.defaultPrevented) return;
+    if (form.dataset.sent) return event.preventDefault();
+    form.dataset.sent = "1";
+  });
+  window.addEventListener("pageshow", () => {
+    document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
+  });
+
+  /* ---- uploads: size, name, bar, drag and drop over the real file field */
+  const size = (bytes) => {
+    const [unit, power] = bytes < 1048576 ? ["kilobyte", 1024] : ["megabyte", 1048576];
+    const form = { style: "unit", unit, unitDisplay: "short", maximumFractionDigits: 1 };
+    return new Intl.NumberFormat(root.lang, form).format(bytes / power);
+  };
+  const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_all, name) => values[name]);
+  function chosen(drop) {
+    const input = drop.querySelector("input[type=file]");
+    const file = input.files[0];
+    const problem = drop.querySelector("[data-upload-error]");
+    problem.textContent = "";
+    if (!file) return;
+    if (file.size > Number(drop.dataset.max)) {
+      problem.textContent = fill(drop.dataset.tooLarge, { size: size(file.size) });
+      input.value = "";
+      return;
+    }
+    drop.querySelector(".drop-text").textContent = `${file.name} · ${size(file.size)}`;
+    if (input.form && input.form.hasAttribute("data-upload")) input.form.requestSubmit();
+  }
+  on("change", (event) => {
+    const drop = event.target.matches("input[type=file]") && event.target.closest("[data-drop]");
+    if (drop) chosen(drop);
+  });
+  for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
+    on(name, (event) => {
+      const drop = event.target.closest && event.target.closest("[data-drop]");
+      if (!drop) return;
+      event.preventDefault();
+      drop.classList.toggle("drop-over", name === "dragenter" || name === "dragover");
+      if (name === "drop" && event.dataTransfer.files.length) {
+        drop.querySelector("input[type=file]").files = event.dataTransfer.files;
+        chosen(drop);
+      }
+    });
+  }
+  function bar(form, percent, text) {
+    const box = form.querySelector("[data-upload-progress]");
+    if (!box) return;
+    box.hidden = percent === null;
+    box.querySelector("progress").value = percent || 0;
+    box.querySelector(".progress-text").textContent = text;
+  }
+  on("htmx:xhr:progress", (event) => {
+    const form = event.target.closest("form[data-upload]");
+    const drop = form && form.querySelector("[data-drop]");
+    const { loaded, total, lengthComputable } = event.detail;
+    if (!drop || !lengthComputable) return;
+    const p = Math.floor((100 * loaded) / total);
+    const words = { p, a: size(loaded), b: size(total) };
+    bar(form, p, loaded < total ? fill(drop.dataset.uploading, words) : drop.dataset.checking);
+  });
+  on("htmx:afterRequest", (event) => {
+    const form = event.target.closest("form[data-upload]");
+    if (!form) return;
+    bar(form, null, "");
+    const input = form.querySelector("input[type=file]");
+    if (input) input.value = "";
+  });
+
+  /* ---- theme without a reload; the language keeps what was typed */
+  on("submit", (event) => {
+    const value = event.submitter && event.submitter.value;
+    if (event.target.matches("[data-theme-switch]")) {
+      event.preventDefault();
+      delete event.target.dataset.sent;
+      if (value === "system") delete root.dataset.theme;
+      else root.dataset.theme = value;
+      const secure = location.protocol === "https:" ? "; Secure" : "";
+      document.cookie = `molva_theme=${value}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
+      document.querySelector("meta[name=color-scheme]").content = value === "system" ? "light dark" : value;
+      document.querySelectorAll("[data-theme-switch] button").forEach((button) => {
+        button.setAttribute("aria-pressed", String(button.value === value));
+      });
+    } else if (event.target.matches("[data-language-switch]")) {
+      const kept = [...document.querySelectorAll("form[data-keep] [id]")]
+        .filter((field) => "value" in field && field.name && !/^(file|password|hidden|submit|button)$/.test(field.type))
+        .map((field) => [field.id, /^(checkbox|radio)$/.test(field.type) ? field.checked : field.value]);
+      if (kept.length) sessionStorage.setItem("kept:" + location.pathname, JSON.stringify(kept));
+    }
+  });
+  const kept = sessionStorage.getItem("kept:" + location.pathname);
+  sessionStorage.removeItem("kept:" + location.pathname);
+  for (const [id, value] of JSON.parse(kept || "[]")) {
+    const field = by(id);
+    if (field) field[typeof value === "boolean" ? "checked" : "value"] = value;
+  }
+  announce();
+})();

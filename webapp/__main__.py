@@ -1,0 +1,258 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from worker import settings as settings_module
+from worker.settings import Settings, SettingsError
+
+
+def _settings(data: str | None = None, host: str | None = None, port: int | None = None) -> Settings:
+    try:
+        return settings_module.from_env(os.environ).with_options(
+            data=Path(data) if data else None, host=host, port=port
+        )
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _open(settings: Settings) -> None:
+    """The database of a command that needs the current schema; a new folder is set up on the way."""
+    from worker import db, migrations
+
+    db.open_database(settings)
+    try:
+        migrations.upgrade()
+    except migrations.SchemaError as error:
+        raise click.ClickException(str(error)) from error
+
+
+DATA = click.option("--data", metavar="DIR", help="Data folder (default: MOLVA_DATA or ./data).")
+HOST = click.option("--host", help="Address to listen on (default: 127.0.0.1).")
+PORT = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default: 8000).")
+
+
+@click.group(invoke_without_command=True)
+@DATA
+@HOST
+@PORT
+@click.pass_context
+def main(context: click.Context, data: str | None, host: str | None, port: int | None) -> None:
+    """Molva: one message to many people over WhatsApp and SMS. Without a command: serve."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("huey").setLevel(logging.WARNING)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    context.obj = {"data": data, "host": host, "port": port}
+    if context.invoked_subcommand is None:
+        context.invoke(serve)
+
+
+def _merged(context: click.Context, **options: Any) -> Settings:
+    return _settings(**{k: options.get(k) if options.get(k) is not None else context.obj.get(k) for k in ("data", "host", "port")})
+
+
+def _serve(settings: Settings, with_children: bool) -> None:
+    from webapp import serve as server
+
+    try:
+        sys.exit(server.serve(settings, with_children))
+    except server.ServeError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@DATA
+@HOST
+@PORT
+@click.pass_context
+def serve(context: click.Context, **options: Any) -> None:
+    """The web server with its worker and the sandbox: everything."""
+    _serve(_merged(context, **options), True)
+
+
+@main.command()
+@DATA
+@HOST
+@PORT
+@click.pass_context
+def web(context: click.Context, **options: Any) -> None:
+    """The web server alone."""
+    _serve(_merged(context, **options), False)
+
+
+@main.command()
+@DATA
+@click.option("--watch-stdin", is_flag=True, help="Leave when stdin ends.")
+@click.pass_context
+def worker(context: click.Context, watch_stdin: bool, **options: Any) -> None:
+    """The worker alone."""
+    from worker.__main__ import run
+
+    sys.exit(run(_merged(context, **options), watch_stdin))
+
+
+@main.command()
+@DATA
+@PORT
+@click.option("--watch-stdin", is_flag=True, help="Leave when stdin ends.")
+@click.option("--callbacks", help="Where its callbacks go (default: the web server of the settings).")
+@click.pass_context
+def sandbox(context: click.Context, watch_stdin: bool, callbacks: str | None, port: int | None, **options: Any) -> None:
+    """The emulator that the sandbox channels speak to."""
+    from webapp.sandbox import run_sandbox
+    from worker import channels
+
+    settings = _merged(context, **options)
+    _open(settings)
+    channels.ensure_sandbox(settings)
+    accounts = channels.sandbox_accounts(settings)
+    base = callbacks or f"http://127.0.0.1:{settings.port}"
+    sys.exit(run_sandbox(settings, accounts, base, port=port or 0, watch_stdin=watch_stdin))
+
+
+@main.command()
+@DATA
+@click.pass_context
+def migrate(context: click.Context, **options: Any) -> None:
+    """Bring the database to this program's schema."""
+    from worker import db, migrations
+
+    db.open_database(_merged(context, **options))
+    try:
+        applied = migrations.upgrade()
+    except migrations.SchemaError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("Applied: " + ", ".join(applied) if applied else "Nothing to do")
+
+
+@main.group()
+def user() -> None:
+    """People who may sign in."""
+
+
+@user.command("add")
+@DATA
+@click.option("--email", required=True)
+@click.option("--role", type=click.Choice(["admin", "sender", "viewer"]), required=True)
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
+@click.pass_context
+def user_add(context: click.Context, email: str, role: str, password_stdin: bool, **options: Any) -> None:
+    """Create an account."""
+    from worker import db, people
+
+    _open(_merged(context, **options))
+    password = _password(password_stdin)
+    with db.connection():
+        _told(lambda: people.add_user(email, password, role, actor="command line"))
+    click.echo(f"Added {email} ({role})")
+
+
+@user.command("password")
+@DATA
+@click.option("--email", required=True)
+@click.option("--password-stdin", is_flag=True)
+@click.pass_context
+def user_password(context: click.Context, email: str, password_stdin: bool, **options: Any) -> None:
+    """Set a new password and sign the person out everywhere."""
+    from worker import db, people
+
+    _open(_merged(context, **options))
+    password = _password(password_stdin)
+    with db.connection():
+        _told(lambda: people.set_password(people.find_user(email), password, actor="command line"))
+    click.echo(f"Password of {email} changed")
+
+
+@user.command("list")
+@DATA
+@click.pass_context
+def user_list(context: click.Context, **options: Any) -> None:
+    """List the accounts."""
+    from worker import db
+    from worker.models import User
+
+    _open(_merged(context, **options))
+    with db.connection():
+        for row in User.select().order_by(User.id):
+            click.echo(f"{row.email}\t{row.role}\t{'active' if row.active else 'inactive'}")
+
+
+def _password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+def _told(act: Any) -> Any:
+    """Run `act`; what people.py refuses becomes a sentence on the console."""
+    try:
+        return act()
+    except Exception as error:
+        if type(error).__module__ == "worker.people":
+            raise click.ClickException(str(error) or type(error).__name__) from error
+        raise
+
+
+@main.group()
+def token() -> None:
+    """Keys for the API."""
+
+
+@token.command("create")
+@DATA
+@click.argument("name")
+@click.option("--role", type=click.Choice(["admin", "sender", "viewer"]), default="sender", show_default=True)
+@click.pass_context
+def token_create(context: click.Context, name: str, role: str, **options: Any) -> None:
+    """Create a token and print it once, alone on the last line."""
+    from worker import db, people
+
+    _open(_merged(context, **options))
+    with db.connection():
+        click.echo(_told(lambda: people.create_token(name, role, actor="command line")))
+
+
+@main.command()
+@DATA
+@HOST
+@PORT
+@click.pass_context
+def doctor(context: click.Context, **options: Any) -> None:
+    """Say what is wrong with this installation."""
+    from worker import db, delivery, migrations
+    from worker.providers import sandbox_address
+
+    settings = _merged(context, **options)
+    db.open_database(settings)
+    wrong = 0
+
+    def line(good: bool, text: str) -> None:
+        nonlocal wrong
+        wrong += not good
+        click.echo(("ok    " if good else "WRONG ") + text)
+
+    line(settings.data.stat().st_mode & 0o077 == 0, f"data folder {settings.data} is private")
+    try:
+        migrations.require_current()
+        line(True, "the database has the current schema")
+    except migrations.SchemaError as error:
+        line(False, str(error))
+        sys.exit(1)
+    with db.connection():
+        line(db.value("PRAGMA quick_check") == "ok", "the database is sound")
+        line(delivery.worker_alive(), "a worker is running (it starts with: molva)")
+    line(sandbox_address.read(settings.data) is not None, "the sandbox is running")
+    if not settings.base_url:
+        click.echo("note  MOLVA_BASE_URL is not set: real providers cannot reach the callbacks")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main(prog_name="molva")
