@@ -18,7 +18,7 @@ from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webapp import assets, auth, errors, filters, htmx, pages, prefs, words
-from worker import db, people, vault
+from worker import db, people, tasks, vault
 from worker.settings import Settings, from_env
 
 MEGABYTE = 1024 * 1024
@@ -61,6 +61,7 @@ def build(settings: Settings | None = None) -> Flask:
         "lstrip_blocks": True,
     }
     db.open_database(settings)
+    tasks.configure(settings)
     app.config.update(
         SECRET_KEY=vault.session_key(settings),
         MAX_CONTENT_LENGTH=MAX_BODY,

@@ -112,7 +112,10 @@ class _Check:
         self.content = content
         self.path = uploads / file.path
         self.parser = Parser(self.broadcast.region, mobile_only)
-        self.seen: dict[str, tuple[int, int]] = {}
+        self.unique: bool = self.broadcast.ignore_duplicates
+        # number → its line here, or minus its place in `elsewhere`: 800,000 of them must fit in memory
+        self.seen: dict[int, int] = {}
+        self.elsewhere: list[tuple[int, int]] = [(0, 0)]
         self.names: dict[int, str] = {}
         self.rows = self.accepted = 0
         self.rejected: Tally[str] = Tally()
@@ -184,7 +187,9 @@ class _Check:
                 "SELECT phone, line FROM message WHERE file_id = ? AND run IN (?, ?) AND status <> 'cancelled'",
                 [other, self.file.run, self.broadcast.run],
             ):
-                self.seen.setdefault(phone, (other, line))
+                if int(phone[1:]) not in self.seen:
+                    self.seen[int(phone[1:])] = -len(self.elsewhere)
+                    self.elsewhere.append((other, line))
 
     def _row(self, number: int, row: list[str], head: Head, renderer: Renderer | None) -> None:
         self.rows += 1
@@ -202,12 +207,10 @@ class _Check:
         if phone.e164 is None:
             self._reject(number, row, phone.reason or "phone_invalid", head.columns[head.phone], raw)
             return
-        first = self.seen.get(phone.e164) if self.broadcast.ignore_duplicates else None
+        digits = int(phone.e164[1:])
+        first = self.seen.get(digits) if self.unique else None
         if first is not None:
-            other = {"line": first[1]}
-            if first[0] != self.file.id:
-                other["file"] = self.names.get(first[0], "")  # type: ignore[assignment]
-            self._reject(number, row, "duplicate", head.columns[head.phone], raw, other)
+            self._reject(number, row, "duplicate", head.columns[head.phone], raw, self._first_place(first))
             return
         if renderer is not None:
             try:
@@ -217,10 +220,17 @@ class _Check:
                 return
         if phone.repaired:
             self._repair(raw, phone.e164)
-        if self.broadcast.ignore_duplicates:
-            self.seen[phone.e164] = (self.file.id, number)
+        if self.unique:
+            self.seen[digits] = number
         cells = json.dumps(row, ensure_ascii=False, separators=(",", ":")) if len(head.columns) > 1 else None
         self.good.append((self.broadcast.id, self.file.run, self.file.id, number, phone.e164, cells))
+
+    def _first_place(self, seen: int) -> dict[str, Any]:
+        """Where a repeated number stands first: the line, and the file when it is another one."""
+        if seen > 0:
+            return {"line": seen}
+        file, line = self.elsewhere[-seen]
+        return {"line": line, "file": self.names.get(file, "")}
 
     def _reject(
         self, number: int, row: list[str], code: str, column: str | None, value: str, other: Any = None
