@@ -1,0 +1,138 @@
+"""The parts that every test may use: an installation of its own, the application, people, the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests import make, people
+from webapp import create_app
+from worker import clock, db, migrations
+from worker.models import User
+from worker.settings import Settings
+
+
+class Clock:
+    """Time that stands still until a test moves it. Milliseconds since the epoch, as in the tables."""
+
+    def __init__(self, ms: int) -> None:
+        self.ms = ms
+
+    def now(self) -> int:
+        return self.ms
+
+    def now_us(self) -> int:
+        return self.ms * 1000
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+    def sleep(self, seconds: float) -> None:
+        self.ms += round(seconds * 1000)
+
+    def tick(self, ms: int = 0, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> int:
+        """Let time pass; the new moment."""
+        whole = seconds + 60 * minutes + 3600 * hours + 86400 * days
+        self.ms += ms + round(whole * 1000)
+        return self.ms
+
+
+@pytest.fixture
+def clock_now() -> int:
+    """Where a frozen clock begins: Thursday, 5 November 2026, 12:00 in Moscow."""
+    return 1_793_869_200_000
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch, clock_now: int) -> Clock:
+    """The only clock of the product, held by the test."""
+    held = Clock(clock_now)
+    for name in ("now", "now_us", "monotonic", "sleep"):
+        monkeypatch.setattr(clock, name, getattr(held, name))
+    return held
+
+
+@pytest.fixture(name="clock")
+def clock_fixture(frozen: Clock) -> Clock:
+    return frozen
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path / "data", secret_key="only for tests, never for a real installation")
+
+
+@pytest.fixture(scope="session")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An empty migrated database, made once and copied for every test."""
+    data = tmp_path_factory.mktemp("schema")
+    db.open_database(Settings(data=data))
+    migrations.upgrade()
+    with db.connection():
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("PRAGMA journal_mode=DELETE")
+    db.close()
+    return (data / "molva.db").read_bytes()
+
+
+@pytest.fixture
+def database(settings: Settings, schema: bytes) -> Iterator[Settings]:
+    """A migrated database in a folder of its own, with an open connection for the test's thread."""
+    settings.data.mkdir(mode=0o700)
+    settings.database_path.write_bytes(schema)
+    db.open_database(settings)
+    with db.connection():
+        yield settings
+    db.close()
+
+
+@pytest.fixture
+def app(database: Settings) -> Flask:
+    """The application over the test's database; faults are raised into the test, not turned into pages."""
+    app = create_app(database)
+    app.testing = True
+    return app
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A browser that is not signed in, before any administrator exists."""
+    return app.test_client()
+
+
+@pytest.fixture
+def users(database: Settings) -> dict[str, User]:
+    """One person for each role."""
+    return {role: people.person(role) for role in ("admin", "sender", "viewer")}
+
+
+@pytest.fixture
+def admin(app: Flask, users: dict[str, User]) -> people.Browser:
+    return people.signed_in(app, users["admin"])
+
+
+@pytest.fixture
+def sender(app: Flask, users: dict[str, User]) -> people.Browser:
+    return people.signed_in(app, users["sender"])
+
+
+@pytest.fixture
+def viewer(app: Flask, users: dict[str, User]) -> people.Browser:
+    return people.signed_in(app, users["viewer"])
+
+
+@pytest.fixture
+def stranger(app: Flask, users: dict[str, User]) -> people.Browser:
+    """Somebody without an account, where others have one."""
+    return people.Browser(app)
+
+
+@pytest.fixture
+def api(app: Flask, users: dict[str, User]) -> dict[str, Any]:
+    """Authorization headers for each role: api["sender"]."""
+    return {role: {"Authorization": f"Bearer {make.token(role)}"} for role in users}
