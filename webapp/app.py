@@ -60,7 +60,8 @@ def build(settings: Settings | None = None) -> Flask:
         "trim_blocks": True,
         "lstrip_blocks": True,
     }
-    db.open_database(settings)
+    if db.database.database != str(settings.database_path):
+        db.open_database(settings)
     tasks.configure(settings)
     app.config.update(
         SECRET_KEY=vault.session_key(settings),
