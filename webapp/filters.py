@@ -111,6 +111,18 @@ def masked(e164: str) -> str:
     return f"{e164[:5]}{'•' * (len(e164) - 7)}{e164[-2:]}"
 
 
+# The first that is found wins: most browsers name others as well.
+_BROWSERS = ("Firefox", "YaBrowser", "Edg", "OPR", "Chrome", "Safari")
+_SYSTEMS = ("Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux")
+_NAMES = {"Edg": "Edge", "OPR": "Opera", "YaBrowser": "Yandex", "Mac OS": "macOS"}
+
+
+def browser(agent: str) -> str:
+    """A browser as its user knows it: "Firefox, Windows"; the raw text when it is a stranger."""
+    seen = [next((_NAMES.get(n, n) for n in names if n in agent), "") for names in (_BROWSERS, _SYSTEMS)]
+    return ", ".join(filter(None, seen)) or agent or "–"
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "percent": percent,
@@ -121,5 +133,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "duration": duration,
     "phone": phone,
     "masked": masked,
+    "browser": browser,
     "iso": clock.iso,
 }

@@ -161,10 +161,13 @@ def serve(settings: Settings, with_children: bool = True) -> int:
             pass
         finally:
             deadline = time.monotonic() + PATIENCE
-            for child in children:
-                child.ask_to_stop()
-            for child in children:
-                child.wait(deadline)
+            # The workers first: the sandbox still has to answer what is in flight.
+            workers, others = children[: settings.senders], children[settings.senders :]
+            for group in (workers, others):
+                for child in group:
+                    child.ask_to_stop()
+                for child in group:
+                    child.wait(deadline)
             with contextlib.suppress(OSError, socket.error):
                 server.close()
     return 0

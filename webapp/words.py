@@ -76,7 +76,7 @@ ROLES: dict[str, LazyString] = {
 LANGUAGES: dict[str, str] = {"ru": "Русский", "en": "English"}
 
 THEMES: dict[str, LazyString] = {
-    "system": _l("as the system"),
     "light": _l("light"),
     "dark": _l("dark"),
+    "system": _l("as the system"),
 }
