@@ -44,7 +44,7 @@ PORT = click.option("--port", type=click.IntRange(0, 65535), help="Port to liste
 @HOST
 @PORT
 @click.pass_context
-def main(context: click.Context, data: str | None, host: str | None, port: int | None) -> None:
+def main(context: click.Context, /, data: str | None, host: str | None, port: int | None) -> None:
     """Molva: one message to many people over WhatsApp and SMS. Without a command: serve."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("huey").setLevel(logging.WARNING)
@@ -54,8 +54,10 @@ def main(context: click.Context, data: str | None, host: str | None, port: int |
         context.invoke(serve)
 
 
-def _merged(context: click.Context, **options: Any) -> Settings:
-    return _settings(**{k: options.get(k) if options.get(k) is not None else context.obj.get(k) for k in ("data", "host", "port")})
+def _merged(context: click.Context, /, **options: Any) -> Settings:
+    return _settings(
+        **{k: options.get(k) if options.get(k) is not None else context.obj.get(k) for k in ("data", "host", "port")}
+    )
 
 
 def _serve(settings: Settings, with_children: bool) -> None:
@@ -72,7 +74,7 @@ def _serve(settings: Settings, with_children: bool) -> None:
 @HOST
 @PORT
 @click.pass_context
-def serve(context: click.Context, **options: Any) -> None:
+def serve(context: click.Context, /, **options: Any) -> None:
     """The web server with its worker and the sandbox: everything."""
     _serve(_merged(context, **options), True)
 
@@ -82,7 +84,7 @@ def serve(context: click.Context, **options: Any) -> None:
 @HOST
 @PORT
 @click.pass_context
-def web(context: click.Context, **options: Any) -> None:
+def web(context: click.Context, /, **options: Any) -> None:
     """The web server alone."""
     _serve(_merged(context, **options), False)
 
@@ -91,7 +93,7 @@ def web(context: click.Context, **options: Any) -> None:
 @DATA
 @click.option("--watch-stdin", is_flag=True, help="Leave when stdin ends.")
 @click.pass_context
-def worker(context: click.Context, watch_stdin: bool, **options: Any) -> None:
+def worker(context: click.Context, /, watch_stdin: bool, **options: Any) -> None:
     """The worker alone."""
     from worker.__main__ import run
 
@@ -104,7 +106,9 @@ def worker(context: click.Context, watch_stdin: bool, **options: Any) -> None:
 @click.option("--watch-stdin", is_flag=True, help="Leave when stdin ends.")
 @click.option("--callbacks", help="Where its callbacks go (default: the web server of the settings).")
 @click.pass_context
-def sandbox(context: click.Context, watch_stdin: bool, callbacks: str | None, port: int | None, **options: Any) -> None:
+def sandbox(
+    context: click.Context, /, watch_stdin: bool, callbacks: str | None, port: int | None, **options: Any
+) -> None:
     """The emulator that the sandbox channels speak to."""
     from webapp.sandbox import run_sandbox
     from worker import channels
@@ -120,7 +124,7 @@ def sandbox(context: click.Context, watch_stdin: bool, callbacks: str | None, po
 @main.command()
 @DATA
 @click.pass_context
-def migrate(context: click.Context, **options: Any) -> None:
+def migrate(context: click.Context, /, **options: Any) -> None:
     """Bring the database to this program's schema."""
     from worker import db, migrations
 
@@ -143,7 +147,7 @@ def user() -> None:
 @click.option("--role", type=click.Choice(["admin", "sender", "viewer"]), required=True)
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
 @click.pass_context
-def user_add(context: click.Context, email: str, role: str, password_stdin: bool, **options: Any) -> None:
+def user_add(context: click.Context, /, email: str, role: str, password_stdin: bool, **options: Any) -> None:
     """Create an account."""
     from worker import db, people
 
@@ -159,7 +163,7 @@ def user_add(context: click.Context, email: str, role: str, password_stdin: bool
 @click.option("--email", required=True)
 @click.option("--password-stdin", is_flag=True)
 @click.pass_context
-def user_password(context: click.Context, email: str, password_stdin: bool, **options: Any) -> None:
+def user_password(context: click.Context, /, email: str, password_stdin: bool, **options: Any) -> None:
     """Set a new password and sign the person out everywhere."""
     from worker import db, people
 
@@ -173,7 +177,7 @@ def user_password(context: click.Context, email: str, password_stdin: bool, **op
 @user.command("list")
 @DATA
 @click.pass_context
-def user_list(context: click.Context, **options: Any) -> None:
+def user_list(context: click.Context, /, **options: Any) -> None:
     """List the accounts."""
     from worker import db
     from worker.models import User
@@ -210,7 +214,7 @@ def token() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice(["admin", "sender", "viewer"]), default="sender", show_default=True)
 @click.pass_context
-def token_create(context: click.Context, name: str, role: str, **options: Any) -> None:
+def token_create(context: click.Context, /, name: str, role: str, **options: Any) -> None:
     """Create a token and print it once, alone on the last line."""
     from worker import db, people
 
@@ -224,7 +228,7 @@ def token_create(context: click.Context, name: str, role: str, **options: Any) -
 @HOST
 @PORT
 @click.pass_context
-def doctor(context: click.Context, **options: Any) -> None:
+def doctor(context: click.Context, /, **options: Any) -> None:
     """Say what is wrong with this installation."""
     from worker import db, delivery, migrations
     from worker.providers import sandbox_address

@@ -91,7 +91,8 @@ def static(name: str) -> Response:
             response.set_data(found.packed)
             response.headers["Content-Encoding"] = "gzip"
             response.set_etag(f"{found.version}-gz")
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @assets.get("/favicon.ico")

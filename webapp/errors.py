@@ -106,7 +106,10 @@ def on_crash(error: Exception) -> Response:
     """Log the fault under an id, show the id, never the fault."""
     number = secrets.token_hex(4)
     log.error("fault %s at %s %s", number, request.method, request.path, exc_info=error)
-    text = Sentence(_("Server error, recorded as no. %(id)s", id=number), _("Try again; if it stays, tell your administrator the number"))
+    text = Sentence(
+        _("Server error, recorded as no. %(id)s", id=number),
+        _("Try again; if it stays, tell your administrator the number"),
+    )
     return answer(500, text)
 
 

@@ -44,8 +44,16 @@ class Special(NamedTuple):
 
 
 MAGIC = (
-    Special("+79000001001", "not_on_whatsapp", "not on WhatsApp; unknown subscriber for SMS", "131026", "sms_unknown_subscriber"),
-    Special("+79000001002", "marketing_cap", "marketing limit; rejected by the operator for SMS", "131049", "sms_rejected"),
+    Special(
+        "+79000001001",
+        "not_on_whatsapp",
+        "not on WhatsApp; unknown subscriber for SMS",
+        "131026",
+        "sms_unknown_subscriber",
+    ),
+    Special(
+        "+79000001002", "marketing_cap", "marketing limit; rejected by the operator for SMS", "131049", "sms_rejected"
+    ),
     Special("+79000001003", "never_read", "delivered, never read"),
     Special("+79000001004", "fails_later", "accepted, then fails", "131026", "sms_absent"),
     Special("+79000001005", "slow", "the answer takes 8 seconds"),
@@ -54,7 +62,9 @@ MAGIC = (
     Special("+79000001008", "throttled", "429 with Retry-After once, then accepted", "130429", "sms_throttled"),
     Special("+79000001009", "reply", "the person replies"),
     Special("+79000001010", "stop", "the person replies STOP"),
-    Special("+79000001011", "paused", "the template is paused; the text is refused for SMS", "132015", "sms_bad_sender"),
+    Special(
+        "+79000001011", "paused", "the template is paused; the text is refused for SMS", "132015", "sms_bad_sender"
+    ),
 )
 _MAGIC = {special.phone: special for special in MAGIC}
 
@@ -112,24 +122,53 @@ def _body(name: str, language: str, category: str, text: str, *more: dict[str, A
     components += [c for c in more if c["type"] != "HEADER"]
     return {
         "id": str(int(hashlib.sha256(f"{name}{language}".encode()).hexdigest()[:12], 16)),
-        "name": name, "language": language, "category": category, "status": "APPROVED",
-        "parameter_format": "POSITIONAL", "components": components, **extra,
+        "name": name,
+        "language": language,
+        "category": category,
+        "status": "APPROVED",
+        "parameter_format": "POSITIONAL",
+        "components": components,
+        **extra,
     }
 
 
 TEMPLATES = [
-    _body("welcome", "ru", "MARKETING", "Здравствуйте, {{1}}! Рады, что вы с нами.", {"type": "FOOTER", "text": "Чтобы отписаться, ответьте СТОП"}),
-    _body("welcome", "en", "MARKETING", "Hello {{1}}, good to have you with us.", {"type": "FOOTER", "text": "Reply STOP to opt out"}),
+    _body(
+        "welcome",
+        "ru",
+        "MARKETING",
+        "Здравствуйте, {{1}}! Рады, что вы с нами.",
+        {"type": "FOOTER", "text": "Чтобы отписаться, ответьте СТОП"},
+    ),
+    _body(
+        "welcome",
+        "en",
+        "MARKETING",
+        "Hello {{1}}, good to have you with us.",
+        {"type": "FOOTER", "text": "Reply STOP to opt out"},
+    ),
     _body("order_ready", "ru", "UTILITY", "{{name}}, заказ {{order}} готов к выдаче.", parameter_format="NAMED"),
     _body("order_ready", "en", "UTILITY", "{{name}}, your order {{order}} is ready.", parameter_format="NAMED"),
-    _body("sale", "ru", "MARKETING", "Скидка {{1}} до {{2}}.", {"type": "HEADER", "format": "TEXT", "text": "Для вас, {{1}}"}),
     _body(
-        "coupon", "ru", "MARKETING", "Ваш купон ждёт, {{1}}.",
+        "sale",
+        "ru",
+        "MARKETING",
+        "Скидка {{1}} до {{2}}.",
+        {"type": "HEADER", "format": "TEXT", "text": "Для вас, {{1}}"},
+    ),
+    _body(
+        "coupon",
+        "ru",
+        "MARKETING",
+        "Ваш купон ждёт, {{1}}.",
         {"type": "HEADER", "format": "IMAGE"},
-        {"type": "BUTTONS", "buttons": [
-            {"type": "URL", "text": "Открыть", "url": "https://shop.example/c/{{1}}"},
-            {"type": "COPY_CODE", "text": "Скопировать код"},
-        ]},
+        {
+            "type": "BUTTONS",
+            "buttons": [
+                {"type": "URL", "text": "Открыть", "url": "https://shop.example/c/{{1}}"},
+                {"type": "COPY_CODE", "text": "Скопировать код"},
+            ],
+        },
     ),
     _body("notice", "ru", "UTILITY", "Завтра мы работаем до 18:00."),
     _body("old_sale", "ru", "MARKETING", "Распродажа, {{1}}!", status="PAUSED"),
@@ -315,11 +354,20 @@ class Emulator:
         if path == [settings["waba_id"], "phone_numbers"]:
             return 200, {"data": [{"id": settings["phone_number_id"]}]}, {}
         if path in ([settings["phone_number_id"]], [settings["waba_id"]]):
-            return 200, {
-                "id": path[0], "display_phone_number": "+7 900 000-00-00", "verified_name": "Sandbox", "name": "Sandbox",
-                "status": "CONNECTED", "platform_type": "CLOUD_API", "quality_rating": "GREEN",
-                "account_review_status": "APPROVED",
-            }, {}
+            return (
+                200,
+                {
+                    "id": path[0],
+                    "display_phone_number": "+7 900 000-00-00",
+                    "verified_name": "Sandbox",
+                    "name": "Sandbox",
+                    "status": "CONNECTED",
+                    "platform_type": "CLOUD_API",
+                    "quality_rating": "GREEN",
+                    "account_review_status": "APPROVED",
+                },
+                {},
+            )
         return 404, _graph_error(100, "Unsupported request"), {}
 
     async def _send_waba(self, account: Account, body: bytes) -> tuple[int, Any, dict[str, str]] | None:
@@ -386,9 +434,16 @@ class Emulator:
     ) -> tuple[int, Any, dict[str, str]] | None:
         key = special.key if special else ""
         facts = {
-            "kind": "accepted", "channel": account.key, "provider": account.provider, "phone": phone, "token": token,
-            "provider_id": identity, "text": text, "hash": hashlib.sha256(text.encode()).hexdigest()[:16],
-            "plan": _plan(account, key, special), "decision": key or "deliver",
+            "kind": "accepted",
+            "channel": account.key,
+            "provider": account.provider,
+            "phone": phone,
+            "token": token,
+            "provider_id": identity,
+            "text": text,
+            "hash": hashlib.sha256(text.encode()).hexdigest()[:16],
+            "plan": _plan(account, key, special),
+            "decision": key or "deliver",
         }
         await self.log.append(**facts)
         facts.pop("text")
@@ -421,7 +476,7 @@ class Emulator:
             path, body, headers = _waba_callback(account, batch) if account.waba else _sms_callback(account, batch[0])
             try:
                 status = await asyncio.wait_for(_post(self.callback_base, path, headers, body), 20)
-            except (OSError, asyncio.TimeoutError, ValueError, asyncio.IncompleteReadError):
+            except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError):
                 status = 0
             if status == 200:
                 wait = 0.5
@@ -454,9 +509,7 @@ def _wanted(template: Mapping[str, Any]) -> dict[str, int]:
     for component in template["components"]:
         kind = component["type"]
         if kind == "BUTTONS":
-            wanted["button"] = sum(
-                "{{" in b.get("url", "") or b["type"] == "COPY_CODE" for b in component["buttons"]
-            )
+            wanted["button"] = sum("{{" in b.get("url", "") or b["type"] == "COPY_CODE" for b in component["buttons"])
         elif kind in ("HEADER", "BODY"):
             variables = set(re.findall(r"\{\{(\w+)\}\}", component.get("text", "")))
             wanted[kind.lower()] = len(variables) or int(component.get("format", "TEXT") != "TEXT")
@@ -472,8 +525,15 @@ def _given(components: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _graph_error(code: int, message: str) -> dict[str, Any]:
-    return {"error": {"message": f"(#{code}) {message}", "type": "OAuthException", "code": code,
-                      "error_data": {"messaging_product": "whatsapp", "details": message}, "fbtrace_id": secrets.token_hex(6)}}
+    return {
+        "error": {
+            "message": f"(#{code}) {message}",
+            "type": "OAuthException",
+            "code": code,
+            "error_data": {"messaging_product": "whatsapp", "details": message},
+            "fbtrace_id": secrets.token_hex(6),
+        }
+    }
 
 
 def _waba_callback(account: Account, batch: Sequence[Event]) -> tuple[str, bytes, dict[str, str]]:
@@ -484,17 +544,28 @@ def _waba_callback(account: Account, batch: Sequence[Event]) -> tuple[str, bytes
         phone = event.facts["phone"].lstrip("+")
         if status == "reply":
             contacts.append({"profile": {"name": "Sandbox"}, "wa_id": phone})
-            messages.append({
-                "from": phone, "id": "wamid." + hashlib.sha256(event.facts["provider_id"].encode()).hexdigest()[:32],
-                "timestamp": now, "type": "text", "text": {"body": argument}, "context": {"id": event.facts["provider_id"]},
-            })
+            messages.append(
+                {
+                    "from": phone,
+                    "id": "wamid." + hashlib.sha256(event.facts["provider_id"].encode()).hexdigest()[:32],
+                    "timestamp": now,
+                    "type": "text",
+                    "text": {"body": argument},
+                    "context": {"id": event.facts["provider_id"]},
+                }
+            )
             continue
         item: dict[str, Any] = {
-            "id": event.facts["provider_id"], "status": status, "timestamp": now, "recipient_id": phone,
+            "id": event.facts["provider_id"],
+            "status": status,
+            "timestamp": now,
+            "recipient_id": phone,
             "biz_opaque_callback_data": event.facts["token"],
         }
         if status == "failed":
-            item["errors"] = [{"code": int(argument), "title": "Message undeliverable", "message": "Message undeliverable"}]
+            item["errors"] = [
+                {"code": int(argument), "title": "Message undeliverable", "message": "Message undeliverable"}
+            ]
         statuses.append(item)
     value: dict[str, Any] = {
         "messaging_product": "whatsapp",
@@ -530,8 +601,14 @@ async def _post(base: str, path: str, headers: Mapping[str, str], body: bytes) -
     parts = urlsplit(base)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
-        lines = [f"POST {parts.path}{path} HTTP/1.1", f"Host: {parts.netloc}", "Content-Type: application/json",
-                 f"Content-Length: {len(body)}", "Connection: close", *(f"{k}: {v}" for k, v in headers.items())]
+        lines = [
+            f"POST {parts.path}{path} HTTP/1.1",
+            f"Host: {parts.netloc}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+            *(f"{k}: {v}" for k, v in headers.items()),
+        ]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         await writer.drain()
         return int((await reader.readline()).split()[1])
@@ -552,26 +629,46 @@ def _parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
     return method, target, headers
 
 
-_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+}
 
 
 def _response(status: int, payload: Any, extra: Mapping[str, str]) -> bytes:
     body = json.dumps(payload, ensure_ascii=False).encode()
-    lines = [f"HTTP/1.1 {status} {_REASONS[status]}", "Content-Type: application/json", f"Content-Length: {len(body)}",
-             *(f"{k}: {v}" for k, v in extra.items())]
+    lines = [
+        f"HTTP/1.1 {status} {_REASONS[status]}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *(f"{k}: {v}" for k, v in extra.items()),
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def run_sandbox(
-    settings: Settings, accounts: Sequence[Mapping[str, Any]], callback_base: str, *, port: int = 0,
-    watch_stdin: bool = False, ready: Callable[[str], None] | None = None,
+    settings: Settings,
+    accounts: Sequence[Mapping[str, Any]],
+    callback_base: str,
+    *,
+    port: int = 0,
+    watch_stdin: bool = False,
+    ready: Callable[[str], None] | None = None,
 ) -> int:
     """Run until SIGTERM, SIGINT or (with `watch_stdin`) the end of stdin; the exit code."""
     return asyncio.run(_run(settings, accounts, callback_base, port, watch_stdin, ready))
 
 
 async def _run(
-    settings: Settings, accounts: Sequence[Mapping[str, Any]], callback_base: str, port: int, watch_stdin: bool,
+    settings: Settings,
+    accounts: Sequence[Mapping[str, Any]],
+    callback_base: str,
+    port: int,
+    watch_stdin: bool,
     ready: Callable[[str], None] | None,
 ) -> int:
     stopping = asyncio.Event()

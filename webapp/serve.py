@@ -104,7 +104,10 @@ def announce_setup(address: str) -> None:
     with db.connection():
         code = people.new_setup_code()
     if code:
-        print(f"\nNo account yet. Open {address}/setup and enter this code (valid for one hour):\n\n    {code}\n", flush=True)
+        print(
+            f"\nNo account yet. Open {address}/setup and enter this code (valid for one hour):\n\n    {code}\n",
+            flush=True,
+        )
 
 
 def listen(settings: Settings) -> Any:
@@ -112,8 +115,15 @@ def listen(settings: Settings) -> Any:
     app = create_app(settings)
     try:
         return create_server(
-            app, host=settings.host, port=settings.port, threads=THREADS, ident=None, channel_timeout=60,
-            max_request_body_size=BODY_MAX, expose_tracebacks=False, clear_untrusted_proxy_headers=True,
+            app,
+            host=settings.host,
+            port=settings.port,
+            threads=THREADS,
+            ident=None,
+            channel_timeout=60,
+            max_request_body_size=BODY_MAX,
+            expose_tracebacks=False,
+            clear_untrusted_proxy_headers=True,
         )
     except OSError as error:
         raise ServeError(
@@ -181,8 +191,6 @@ def _leave(*_: object) -> None:
 
 def _children(settings: Settings, callbacks: str) -> list[Child]:
     given = environment(settings)
-    made = [
-        Child("worker", [sys.executable, "-m", "worker", "--watch-stdin"], given) for _ in range(settings.senders)
-    ]
+    made = [Child("worker", [sys.executable, "-m", "worker", "--watch-stdin"], given) for _ in range(settings.senders)]
     sandbox = [sys.executable, "-m", "webapp", "sandbox", "--watch-stdin", "--callbacks", callbacks]
     return [*made, Child("sandbox", sandbox, given)]

@@ -118,11 +118,14 @@ class WorkerProcess:
 
     def _imports(self) -> None:
         """Files whose nudge was lost, or whose reader died: taken up by anyone after a moment."""
-        for file in RecipientFile.select().where(
-            (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
-        ).order_by(RecipientFile.id).limit(10):
-            orphaned = file.owner is not None and file.owner != self.owner and not locks.is_alive(
-                self.settings, file.owner
+        for file in (
+            RecipientFile.select()
+            .where((RecipientFile.state == "checking") & RecipientFile.removed_at.is_null())
+            .order_by(RecipientFile.id)
+            .limit(10)
+        ):
+            orphaned = (
+                file.owner is not None and file.owner != self.owner and not locks.is_alive(self.settings, file.owner)
             )
             forgotten = file.owner is None and file.created_at < clock.now() - 5 * clock.SECOND
             if orphaned or forgotten:
@@ -140,8 +143,15 @@ def run(options: settings.Settings, watch_stdin: bool = False) -> int:
     stopping = threading.Event()
     process = WorkerProcess(options)
     consumer = tasks.huey.create_consumer(
-        workers=3, worker_type="thread", initial_delay=0.02, backoff=1.1, max_delay=0.1,
-        scheduler_interval=1, periodic=False, graceful_signal="TERM", shutdown_timeout=5,
+        workers=3,
+        worker_type="thread",
+        initial_delay=0.02,
+        backoff=1.1,
+        max_delay=0.1,
+        scheduler_interval=1,
+        periodic=False,
+        graceful_signal="TERM",
+        shutdown_timeout=5,
     )
     consumer.start()  # installs its own signal handlers; ours replace them
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())

@@ -80,9 +80,7 @@ def create(
     columns = _cleaned(settings, values, None, complete)
     now = clock.now()
     with db.write():
-        broadcast = Broadcast.create(
-            **columns, created_by=actor, created_at=now, updated_at=now, form_token=form_token
-        )
+        broadcast = Broadcast.create(**columns, created_by=actor, created_at=now, updated_at=now, form_token=form_token)
         audit.record(actor, "broadcast.create", str(broadcast.id))
     return Broadcast.get_by_id(broadcast.id)
 
@@ -98,7 +96,13 @@ def update(
     columns = _cleaned(settings, values, broadcast, complete)
     changed = {name for name, value in columns.items() if getattr(broadcast, name) != value}
     content = changed & {
-        "channel", "text", "template_name", "template_language", "variables", "region", "ignore_duplicates"
+        "channel",
+        "text",
+        "template_name",
+        "template_language",
+        "variables",
+        "region",
+        "ignore_duplicates",
     }
     if content and broadcast.state != "draft":
         raise Invalid({_field_of(name): Problem("only_in_draft", {"state": broadcast.state}) for name in content})
@@ -106,9 +110,9 @@ def update(
         raise Invalid({"send_at": Problem("already_started")})
     with db.write():
         if changed:
-            same_state = Broadcast.update(
-                **{name: columns[name] for name in changed}, updated_at=clock.now()
-            ).where((Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state))
+            same_state = Broadcast.update(**{name: columns[name] for name in changed}, updated_at=clock.now()).where(
+                (Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state)
+            )
             if same_state.execute() != 1:
                 raise NotAllowed("update", Broadcast.get_by_id(broadcast.id))
             audit.record(actor, "broadcast.update", str(broadcast.id), fields=sorted(changed))
@@ -119,9 +123,7 @@ def _field_of(column: str) -> str:
     return {"channel": "channel_id", "template_name": "template", "template_language": "template"}.get(column, column)
 
 
-def _cleaned(
-    settings: Settings, values: Mapping[str, Any], known: Broadcast | None, complete: bool
-) -> dict[str, Any]:
+def _cleaned(settings: Settings, values: Mapping[str, Any], known: Broadcast | None, complete: bool) -> dict[str, Any]:
     """Columns for the given values, with defaults for a new broadcast. Raises Invalid with every problem."""
     cleaner = _Cleaner(settings, values, known, complete)
     columns = cleaner.run()
@@ -133,9 +135,7 @@ def _cleaned(
 class _Cleaner:
     """Checks one set of values, collecting a Problem per field."""
 
-    def __init__(
-        self, settings: Settings, values: Mapping[str, Any], known: Broadcast | None, complete: bool
-    ) -> None:
+    def __init__(self, settings: Settings, values: Mapping[str, Any], known: Broadcast | None, complete: bool) -> None:
         self.settings = settings
         self.values = values
         self.known = known
@@ -151,7 +151,7 @@ class _Cleaner:
             self._content()
         return self.columns
 
-    def _bad(self, name: str, code: str, **facts: Any) -> None:
+    def _bad(self, name: str, code: str, /, **facts: Any) -> None:
         self.problems.setdefault(name, Problem(code, facts))
 
     def _name(self, value: Any) -> None:
@@ -227,7 +227,10 @@ class _Cleaner:
             variables = {}
         self.columns.update(
             channel=channel.id if channel else None,
-            text=None, template_name=None, template_language=None, variables=dict(variables),
+            text=None,
+            template_name=None,
+            template_language=None,
+            variables=dict(variables),
         )
         if channel is None:
             # A draft without a channel keeps what was typed.
@@ -307,8 +310,7 @@ class _Cleaner:
         clean: dict[str, dict[str, str]] = {}
         for slot in slots:
             binding = variables.get(slot.id)
-            usable = isinstance(binding, Mapping) and (binding.get("column") or binding.get("value"))
-            if not usable:
+            if not isinstance(binding, Mapping) or not (binding.get("column") or binding.get("value")):
                 if self.complete:
                     self._bad("variables", "slot_unbound", slot=slot.id)
                 continue
@@ -373,7 +375,7 @@ def content(broadcast: Broadcast) -> rendering.Content | None:
             return rendering.sms_content(broadcast.text) if broadcast.text else None
         except rendering.TextError:
             return None
-    if not broadcast.template_name:
+    if not broadcast.template_name or not broadcast.template_language:
         return None
     found = channels.template(channel.id, broadcast.template_name, broadcast.template_language)
     if found is None:
@@ -412,7 +414,9 @@ def problems(broadcast: Broadcast) -> list[Problem]:
 
 
 def _template_problems(broadcast: Broadcast) -> list[Problem]:
-    found = channels.template(broadcast.channel.id, broadcast.template_name, broadcast.template_language)
+    if broadcast.channel is None:
+        return []
+    found = channels.template(broadcast.channel.id, broadcast.template_name or "", broadcast.template_language or "")
     if found is not None and found.status != "APPROVED":
         return [Problem("template_not_approved", {"name": found.name, "status": found.status})]
     return []
@@ -505,9 +509,7 @@ def advance(broadcast_id: int, action: str, **columns: Any) -> bool:
     """Take one step of the state table, inside the caller's transaction; False when it was not possible."""
     step = BROADCAST[action]
     changed = (
-        Broadcast.update(
-            state=step.target, epoch=Broadcast.epoch + 1, updated_at=clock.now(), waiting=None, **columns
-        )
+        Broadcast.update(state=step.target, epoch=Broadcast.epoch + 1, updated_at=clock.now(), waiting=None, **columns)
         .where((Broadcast.id == broadcast_id) & Broadcast.state.in_(sorted(step.source)))
         .execute()
     )
@@ -527,7 +529,9 @@ def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
         raise NotAllowed("start", broadcast)
     found = problems(broadcast)
     if found:
-        raise Invalid({p.code if p.code in ("no_recipients", "file_checking") else p.code.split("_")[0]: p for p in found})
+        raise Invalid(
+            {p.code if p.code in ("no_recipients", "file_checking") else p.code.split("_")[0]: p for p in found}
+        )
     with db.write():
         _take(broadcast, action, actor, **_NO_STOP)
         if action == "start":
@@ -574,17 +578,19 @@ def stop(broadcast: Broadcast, actor: str) -> Broadcast:
     """Stop now: after this returns nothing leaves but what is in flight. Raises NotAllowed."""
     with db.write():
         _take(
-            broadcast, "stop", actor,
-            stop_reason="person", stop_detail={"by": actor}, stopped_at=clock.now(),
+            broadcast,
+            "stop",
+            actor,
+            stop_reason="person",
+            stop_detail={"by": actor},
+            stopped_at=clock.now(),
         )
     return Broadcast.get_by_id(broadcast.id)
 
 
 def stop_by_itself(broadcast_id: int, reason: str, **detail: Any) -> bool:
     """Stop with a cause, inside the caller's transaction; False when it was not running."""
-    return advance(
-        broadcast_id, "stop", stop_reason=reason, stop_detail=detail or None, stopped_at=clock.now()
-    )
+    return advance(broadcast_id, "stop", stop_reason=reason, stop_detail=detail or None, stopped_at=clock.now())
 
 
 def resume(broadcast: Broadcast, actor: str) -> Broadcast:
@@ -639,7 +645,7 @@ def cancel_queued(broadcast_id: int, run: int, file_id: int) -> int:
             if changed:
                 key = (broadcast_id, run, file_id)
                 counters.add({(*key, "queued"): -changed, (*key, "cancelled"): changed})
-        cancelled += changed
+        cancelled += int(changed)
         if changed < CANCEL_STEP:
             return cancelled
 
@@ -676,7 +682,7 @@ def restart_numbers(broadcast: Broadcast) -> dict[str, int]:
 
 def _latest_count(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> int:
     sql, parameters = _latest(broadcast, file, statuses)
-    return int(db.value(f"SELECT COUNT(*) {sql}", parameters))  # noqa: S608
+    return int(db.value(f"SELECT COUNT(*) {sql}", parameters))
 
 
 def _latest(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> tuple[str, list[Any]]:
@@ -688,7 +694,7 @@ def _latest(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]
         for run in runs[1:]
     )
     sql = (
-        f"FROM message m WHERE m.broadcast_id = ? AND m.run BETWEEN ? AND ? AND m.status IN {sql_list(statuses)}"
+        f"FROM message m WHERE m.broadcast_id = ? AND m.run BETWEEN ? AND ? AND m.status IN {sql_list(statuses)}"  # noqa: S608
         " AND m.file_id = ?" + (f" AND NOT ({later})" if later else "")
     )
     return sql, [broadcast.id, file.run, broadcast.run, file.id]
@@ -732,8 +738,7 @@ def _adopt(broadcast: Broadcast, file: RecipientFile, step: int) -> None:
             if _gone(broadcast, file):
                 return
             changed = db.execute(
-                "UPDATE message SET run = ? WHERE id IN"
-                " (SELECT id FROM message WHERE file_id = ? AND run = 0 LIMIT ?)",
+                "UPDATE message SET run = ? WHERE id IN (SELECT id FROM message WHERE file_id = ? AND run = 0 LIMIT ?)",
                 [broadcast.run, file.id, step],
             ).rowcount
             if changed:
@@ -760,14 +765,14 @@ def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, step: int) -
             if _gone(broadcast, file):
                 return
             lines = db.rows(
-                f"SELECT m.line {source} AND m.line > ? ORDER BY m.line LIMIT ?",  # noqa: S608
+                f"SELECT m.line {source} AND m.line > ? ORDER BY m.line LIMIT ?",
                 [*parameters, line, step],
             )
             if not lines:
                 return
             last = lines[-1][0]
             made = db.execute(
-                "INSERT INTO message (broadcast_id, run, file_id, line, phone, row, status, not_before, tries)"  # noqa: S608
+                "INSERT INTO message (broadcast_id, run, file_id, line, phone, row, status, not_before, tries)"
                 f" SELECT m.broadcast_id, ?, m.file_id, m.line, m.phone, m.row, 'queued', 0, 0 {source}"
                 " AND m.line > ? AND m.line <= ? ORDER BY m.line"
                 " ON CONFLICT (file_id, run, line) DO NOTHING",
@@ -786,17 +791,18 @@ def _latest_before(broadcast: Broadcast, file: RecipientFile, statuses: tuple[st
 def start_due() -> list[int]:
     """Start what is due and miss what was due too long ago; the ids of the started ones."""
     now = clock.now()
-    due = list(
-        Broadcast.select().where((Broadcast.state == "scheduled") & (Broadcast.send_at <= now)).limit(100)
-    )
+    due = list(Broadcast.select().where((Broadcast.state == "scheduled") & (Broadcast.send_at <= now)).limit(100))
     started = []
     for broadcast in due:
-        late = now - broadcast.send_at
+        late = now - (broadcast.send_at or now)
         with db.write():
             if late > MISS_AFTER:
                 advance(
-                    broadcast.id, "miss",
-                    stop_reason="missed", stop_detail={"at": broadcast.send_at}, stopped_at=now,
+                    broadcast.id,
+                    "miss",
+                    stop_reason="missed",
+                    stop_detail={"at": broadcast.send_at},
+                    stopped_at=now,
                 )
             elif advance(broadcast.id, "start", **_NO_STOP):
                 begin_run(broadcast.id, broadcast.run)
@@ -829,9 +835,11 @@ def delete(broadcast: Broadcast, actor: str) -> None:
         if gone < CANCEL_STEP:
             break
     with db.write():
-        if Broadcast.select().where(
-            (Broadcast.id == broadcast.id) & Broadcast.state.in_(["draft", "stopped", "finished"])
-        ).exists():
+        if (
+            Broadcast.select()
+            .where((Broadcast.id == broadcast.id) & Broadcast.state.in_(["draft", "stopped", "finished"]))
+            .exists()
+        ):
             db.execute("DELETE FROM counter WHERE broadcast_id = ?", [broadcast.id])
             db.execute(
                 "DELETE FROM rejected_row WHERE file_id IN (SELECT id FROM recipient_file WHERE broadcast_id = ?)",
@@ -839,4 +847,3 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             )
             Broadcast.delete().where(Broadcast.id == broadcast.id).execute()
             audit.record(actor, "broadcast.delete", str(broadcast.id), name=broadcast.name)
-

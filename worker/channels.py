@@ -53,9 +53,7 @@ class Providers:
             return kept[1]
 
 
-def create(
-    settings: Settings, provider: str, name: str, values: Mapping[str, Any], **pace: Any
-) -> Channel:
+def create(settings: Settings, provider: str, name: str, values: Mapping[str, Any], **pace: Any) -> Channel:
     """Store a channel of a registered Provider; secret fields are sealed."""
     fields = PROVIDERS[provider].fields
     plain = {f.name: values.get(f.name, f.default) for f in fields if not f.secret}
@@ -146,14 +144,14 @@ def template(channel_id: int, name: str, language: str) -> MessageTemplate | Non
 
 def stop(channel_id: int, cause: str, detail: str = "") -> None:
     """Take the channel out of use, inside the caller's transaction, until a person switches it on."""
-    Channel.update(
-        state="stopped", stop_reason=cause, stop_detail={"text": detail}, stopped_at=clock.now()
-    ).where(Channel.id == channel_id).execute()
+    Channel.update(state="stopped", stop_reason=cause, stop_detail={"text": detail}, stopped_at=clock.now()).where(
+        Channel.id == channel_id
+    ).execute()
 
 
 def switch_on(channel_id: int) -> None:
     """Put a stopped channel back into use; its broadcasts stay stopped until a person resumes them."""
     with db.write():
-        Channel.update(
-            state="on", stop_reason=None, stop_detail=None, stopped_at=None, slow_until=0
-        ).where(Channel.id == channel_id).execute()
+        Channel.update(state="on", stop_reason=None, stop_detail=None, stopped_at=None, slow_until=0).where(
+            Channel.id == channel_id
+        ).execute()

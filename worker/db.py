@@ -73,22 +73,32 @@ def close() -> None:
         database.close()
 
 
+def _run(sql: str, parameters: Sequence[Any]) -> Any:
+    run: Any = database.execute_sql
+    return run(sql, parameters)
+
+
+def _connection() -> Any:
+    given: Any = database.connection
+    return given()
+
+
 def execute(sql: str, parameters: Sequence[Any] = ()) -> Any:
     """Run one statement on this thread's connection and return the cursor. SQL text is ours, never a user's."""
-    return database.execute_sql(sql, parameters)
+    return _run(sql, parameters)
 
 
 def rows(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """All rows of a bounded query."""
-    return list(database.execute_sql(sql, parameters).fetchall())
+    return list(_run(sql, parameters).fetchall())
 
 
 def value(sql: str, parameters: Sequence[Any] = ()) -> Any:
     """The first column of the first row, or None."""
-    row = database.execute_sql(sql, parameters).fetchone()
+    row = _run(sql, parameters).fetchone()
     return None if row is None else row[0]
 
 
 def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
     """Run one statement for every row of `parameters`; the number of rows changed."""
-    return int(database.connection().executemany(sql, parameters).rowcount)
+    return int(_connection().executemany(sql, parameters).rowcount)

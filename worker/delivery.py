@@ -89,8 +89,16 @@ def apply_updates(channel_id: int, updates: Iterable[StatusUpdate], received_at:
             " code, detail, dedupe) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (channel_id, dedupe) DO NOTHING RETURNING id",
             [
-                channel_id, found[0] if found else None, update.provider_id, update.token, update.status,
-                update.at, received_at, update.code, update.detail, _dedupe(update),
+                channel_id,
+                found[0] if found else None,
+                update.provider_id,
+                update.token,
+                update.status,
+                update.at,
+                received_at,
+                update.code,
+                update.detail,
+                _dedupe(update),
             ],
         ).fetchone()
         if made is not None and found is not None:
@@ -134,7 +142,8 @@ def _apply(found: tuple[Any, ...], update: StatusUpdate, deltas: dict[tuple[int,
     """Move one message; what the report changed: moved, kept or conflict."""
     message_id, broadcast_id, run, file_id, status = found
     target = move(ACTIONS[update.status], status)
-    sets, values = ["provider_id = COALESCE(provider_id, ?)"], [update.provider_id]
+    sets = ["provider_id = COALESCE(provider_id, ?)"]
+    values: list[Any] = [update.provider_id]
     for column in _times(update.status):
         sets.append(f"{column} = COALESCE({column}, ?)")
         values.append(update.at)
@@ -186,9 +195,7 @@ def join_orphans(limit: int = 500) -> int:
             deltas: dict[tuple[int, int, int, str], int] = {}
             effect = _apply(message, update, deltas)
             counters.add(deltas)
-            db.execute(
-                "UPDATE delivery_report SET message_id = ?, effect = ? WHERE id = ?", [message[0], effect, id_]
-            )
+            db.execute("UPDATE delivery_report SET message_id = ?, effect = ? WHERE id = ?", [message[0], effect, id_])
         joined += 1
     return joined
 
@@ -201,8 +208,17 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
         " at, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (channel_id, provider_id) DO NOTHING RETURNING id",
         [
-            channel_id, item.provider_id, item.phone, item.name, item.kind, item.text, item.context,
-            answered[0] if answered else None, answered[1] if answered else None, item.at, received_at,
+            channel_id,
+            item.provider_id,
+            item.phone,
+            item.name,
+            item.kind,
+            item.text,
+            item.context,
+            answered[0] if answered else None,
+            answered[1] if answered else None,
+            item.at,
+            received_at,
         ],
     ).fetchone()
     if made is not None and item.phone and optouts.is_stop_word(item.text):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peewee import (
     SQL,
@@ -34,6 +34,9 @@ class JSONField(TextField):
 
 
 class Table(Model):
+    if TYPE_CHECKING:
+        id: Any  # every table but those with a primary key of their own
+
     class Meta:
         database = database
         legacy_table_names = False
@@ -143,6 +146,9 @@ class MessageTemplate(Table):
 
 
 class Broadcast(Table):
+    if TYPE_CHECKING:
+        channel_id: int | None
+
     name = CharField(index=True)
     state = CharField(default="draft", index=True)
     stop_reason = CharField(null=True)  # person, missed, a cause code, restored …
@@ -187,6 +193,9 @@ class Run(Table):
 
 
 class RecipientFile(Table):
+    if TYPE_CHECKING:
+        broadcast_id: int
+
     broadcast = ForeignKeyField(Broadcast, on_delete="CASCADE", backref="files")
     role = CharField()  # main, appended
     name = CharField()
@@ -226,7 +235,7 @@ class RejectedRow(Table):
     code = CharField()
     column = CharField(null=True)
     value = TextField(null=True)  # the offending cell, shortened
-    raw = TextField(null=True)  # the original row, as CSV
+    original = TextField(null=True)  # the original row, as CSV
     other = JSONField(null=True)  # the row that a duplicate repeats: {"line", "file"?}
 
     class Meta:
@@ -280,12 +289,8 @@ Message.add_index(
         Message.broadcast_id, Message.run, Message.status, Message.file_id, Message.line, name="message_problem"
     ).where(SQL(f"status IN {sql_list(PROBLEMS)}"))
 )
-Message.add_index(
-    Message.index(Message.phone, Message.id, name="message_phone").where(SQL("status <> 'queued'"))
-)
-Message.add_index(
-    Message.index(Message.provider_id, name="message_provider").where(SQL("provider_id IS NOT NULL"))
-)
+Message.add_index(Message.index(Message.phone, Message.id, name="message_phone").where(SQL("status <> 'queued'")))
+Message.add_index(Message.index(Message.provider_id, name="message_provider").where(SQL("provider_id IS NOT NULL")))
 
 
 class Counter(Table):

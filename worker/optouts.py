@@ -8,8 +8,23 @@ from collections.abc import Iterable
 from worker import clock, db
 
 WORDS = frozenset(
-    "stop stopall unsubscribe cancel end quit optout stopit стоп отписка отписаться отпишите отмена"
-    " хватит нет".split()
+    [
+        "stop",
+        "stopall",
+        "unsubscribe",
+        "cancel",
+        "end",
+        "quit",
+        "optout",
+        "stopit",
+        "стоп",
+        "отписка",
+        "отписаться",
+        "отпишите",
+        "отмена",
+        "хватит",
+        "нет",
+    ]
 )
 # Latin letters that look like Cyrillic ones: CTOП is a stop word whichever keyboard was on.
 _LOOKALIKE = str.maketrans("aceopxytkmhb", "асеорхуткмнв")

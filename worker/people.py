@@ -37,13 +37,77 @@ _hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=
 
 # Words that attackers try first; a password made of one of them and digits is no password.
 _COMMON_WORDS = frozenset(
-    """password passwort parol пароль qwerty qwertyuiop qwertyui asdfghjkl zxcvbnm йцукен йцукенгшщзхъ iloveyou
-    letmein welcome administrator admin administrador superman batman dragon monkey football baseball
-    basketball princess sunshine master shadow michael jennifer computer internet samsung liverpool
-    chelsea arsenal barcelona whatever trustno changeme changemenow default secret mustang starwars
-    passw0rd p@ssw0rd p@ssword pa$$word molva molvamolva passwordpassword qwertyqwerty qwerty123qwerty
-    1q2w3e4r5t 1q2w3e4r5t6y 1q2w3e4r 1qaz2wsx 1qaz2wsx3edc qazwsxedc qazwsxedcrfv zaq12wsx q1w2e3r4t5y6
-    correcthorsebatterystaple любовь наташа привет люблютебя солнышко""".split()
+    [
+        "password",
+        "passwort",
+        "parol",
+        "пароль",
+        "qwerty",
+        "qwertyuiop",
+        "qwertyui",
+        "asdfghjkl",
+        "zxcvbnm",
+        "йцукен",
+        "йцукенгшщзхъ",
+        "iloveyou",
+        "letmein",
+        "welcome",
+        "administrator",
+        "admin",
+        "administrador",
+        "superman",
+        "batman",
+        "dragon",
+        "monkey",
+        "football",
+        "baseball",
+        "basketball",
+        "princess",
+        "sunshine",
+        "master",
+        "shadow",
+        "michael",
+        "jennifer",
+        "computer",
+        "internet",
+        "samsung",
+        "liverpool",
+        "chelsea",
+        "arsenal",
+        "barcelona",
+        "whatever",
+        "trustno",
+        "changeme",
+        "changemenow",
+        "default",
+        "secret",
+        "mustang",
+        "starwars",
+        "passw0rd",
+        "p@ssw0rd",
+        "p@ssword",
+        "pa$$word",
+        "molva",
+        "molvamolva",
+        "passwordpassword",
+        "qwertyqwerty",
+        "qwerty123qwerty",
+        "1q2w3e4r5t",
+        "1q2w3e4r5t6y",
+        "1q2w3e4r",
+        "1qaz2wsx",
+        "1qaz2wsx3edc",
+        "qazwsxedc",
+        "qazwsxedcrfv",
+        "zaq12wsx",
+        "q1w2e3r4t5y6",
+        "correcthorsebatterystaple",
+        "любовь",
+        "наташа",
+        "привет",
+        "люблютебя",
+        "солнышко",
+    ]
 )
 
 
@@ -274,9 +338,7 @@ def _count_failure(key: str, free: int, longest: int) -> None:
     seen = LoginAttempt.get_or_none(LoginAttempt.key == key)
     failures = 1 + (seen.failures if seen else 0)
     wait = 0 if failures < free else min(longest, clock.SECOND << min(failures - free, 20))
-    LoginAttempt.insert(
-        key=key, failures=failures, until=now + wait, last_at=now
-    ).on_conflict_replace().execute()
+    LoginAttempt.insert(key=key, failures=failures, until=now + wait, last_at=now).on_conflict_replace().execute()
 
 
 # ---- login sessions
@@ -317,7 +379,8 @@ def session_of(token: str) -> LoginSession | None:
     if found.last_at < now - SESSION_TOUCH:
         with db.write():
             LoginSession.update(last_at=now).where(LoginSession.id == found.id).execute()
-    return found
+    session: LoginSession = found
+    return session
 
 
 def end_session(token: str) -> None:

@@ -80,7 +80,7 @@ def _strip(raw: str) -> tuple[str, bool]:
 
 def _number(text: str, region: str) -> phonenumbers.PhoneNumber | None:
     """A valid number: as written, else with the plus that a table programme took away."""
-    candidates = [(text, region)]
+    candidates: list[tuple[str, str | None]] = [(text, region)]
     digits = re.sub(r"\D", "", text)
     if not text.startswith("+"):
         if digits.startswith("00"):

@@ -142,9 +142,7 @@ def slots(components: Sequence[Mapping[str, Any]], parameter_format: str = "POSI
             if not names and component.get("add_security_recommendation") is not None:
                 names = ["1"]
             examples = _examples(component)
-            found += [
-                Slot(f"body.{n}", "body", "text", examples.get(n, ""), n) for n in names
-            ]
+            found += [Slot(f"body.{n}", "body", "text", examples.get(n, ""), n) for n in names]
         elif kind == "BUTTONS":
             for index, button in enumerate(component.get("buttons", [])):
                 if button.get("type") == "URL" and "{{" in button.get("url", ""):
@@ -227,7 +225,10 @@ def sms_content(text: str) -> Content:
 
 
 def waba_content(
-    name: str, language: str, components: Sequence[Mapping[str, Any]], parameter_format: str,
+    name: str,
+    language: str,
+    components: Sequence[Mapping[str, Any]],
+    parameter_format: str,
     variables: Mapping[str, Mapping[str, str]],
 ) -> Content:
     """A template with a binding for each slot."""
@@ -289,9 +290,7 @@ def _waba(content: Content, places: Mapping[str, int]) -> Callable[[Sequence[str
         header = _fill(bodies.get("HEADER", {}).get("text", ""), "header", values, HEADER_MAX)
         body = _fill(bodies.get("BODY", {}).get("text", ""), "body", values, BODY_MAX)
         name, language = content.template or ("", "")
-        template = {
-            "name": name, "language": language, "components": _components(content, wanted, values, bodies)
-        }
+        template = {"name": name, "language": language, "components": _components(content, wanted, values, bodies)}
         return Rendered("\n".join(t for t in (header, body, bodies.get("FOOTER", {}).get("text", "")) if t), template)
 
     return render
@@ -319,9 +318,7 @@ def _components(
     header = [s for s in wanted if s.part == "header"]
     if header and header[0].id == "header.media":
         kind = header[0].kind
-        made.append(
-            {"type": "header", "parameters": [{"type": kind, kind: {"link": values["header.media"]}}]}
-        )
+        made.append({"type": "header", "parameters": [{"type": kind, kind: {"link": values["header.media"]}}]})
     elif header:
         made.append({"type": "header", "parameters": [_text(s, values, content.named) for s in header]})
     body = [s for s in wanted if s.part == "body"]

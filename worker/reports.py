@@ -65,9 +65,7 @@ class Page:
 def runs(broadcast: Broadcast) -> list[Run]:
     """The runs that have begun, first to last."""
     return list(
-        Run.select()
-        .where((Run.broadcast == broadcast.id) & Run.started_at.is_null(False))
-        .order_by(Run.number)
+        Run.select().where((Run.broadcast == broadcast.id) & Run.started_at.is_null(False)).order_by(Run.number)
     )
 
 
@@ -239,8 +237,18 @@ def file_counts(broadcast: Broadcast, run: int) -> dict[int, dict[str, int]]:
 # --- export -----------------------------------------------------------------------------------------
 
 FIXED = (
-    "phone", "status", "cause_code", "cause", "provider_id", "run", "file", "line",
-    "sent_at", "delivered_at", "read_at", "undelivered_at",
+    "phone",
+    "status",
+    "cause_code",
+    "cause",
+    "provider_id",
+    "run",
+    "file",
+    "line",
+    "sent_at",
+    "delivered_at",
+    "read_at",
+    "undelivered_at",
 )
 
 
@@ -268,9 +276,7 @@ def export(broadcast: Broadcast, run: int | None, step: int = 2_000) -> Iterator
             for row in batch:
                 file = by_id[file_id]
                 cells = json.loads(row.row) if row.row else [row.phone]
-                original = [
-                    cells[at] if at is not None and at < len(cells) else "" for at in positions[file_id]
-                ]
+                original = [cells[at] if at is not None and at < len(cells) else "" for at in positions[file_id]]
                 yield row, file.name, original
             line = batch[-1].line
 

@@ -180,7 +180,8 @@ class Sender:
     def _pause(self, failures: int) -> float:
         if failures:
             return min(0.2 * 2**failures, 15.0)
-        return max(0.0, min(self._next_due - clock.monotonic(), IDLE))
+        wait: float = min(self._next_due - clock.monotonic(), IDLE)
+        return max(0.0, wait)
 
     def _collect(self, wait: float) -> list[Result]:
         """Every result there is; waits up to `wait` seconds for the first one or a wake-up."""
@@ -298,17 +299,13 @@ class Sender:
             for plan, lane, slot in zip(plans, lanes, slots, strict=True)
         ]
         jobs: list[Job] = []
-        for plan, lane, slot, n in zip(
-            plans, lanes, slots, throttle.share(demands, budget, self._turns), strict=True
-        ):
+        for plan, lane, slot, n in zip(plans, lanes, slots, throttle.share(demands, budget, self._turns), strict=True):
             if n == 0:
                 continue
             taken = self._claim_rows(plan, lane, n, now_ms)
             if taken:
                 step = throttle.interval(plan.rate)
-                db.execute(
-                    "UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot + step * len(taken), plan.id]
-                )
+                db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot + step * len(taken), plan.id])
             jobs += taken
         if channel_step and jobs:
             db.execute(
@@ -322,9 +319,7 @@ class Sender:
         now = clock.monotonic()
         watched = now - lane.watched < throttle.CREDIT / 1e6 * 2
         lane.watched = now
-        return throttle.anchor(
-            plan.next_slot, throttle.interval(plan.rate), now_us, throttle.CREDIT if watched else 0
-        )
+        return throttle.anchor(plan.next_slot, throttle.interval(plan.rate), now_us, throttle.CREDIT if watched else 0)
 
     def _demand(self, plan: Plan, lane: Lane, slot: int, now_us: int) -> int:
         step = throttle.interval(plan.rate)
@@ -501,7 +496,9 @@ class Sender:
                 db.execute("UPDATE channel SET slow_until = MAX(slow_until, ?) WHERE id = ?", [until, lane.channel_id])
         self._count_row(lane, action, error)
         if action == "stop":
-            self._halt(lane, base.SendError(base.STOP_BROADCAST, error.cause if error else "", error.detail if error else ""))
+            self._halt(
+                lane, base.SendError(base.STOP_BROADCAST, error.cause if error else "", error.detail if error else "")
+            )
             action = "postpone"
         writer.result(job, action, status, result.provider_id, error, self._not_before(job, error, writer.now))
 
@@ -651,8 +648,13 @@ class _Writer:
     def attempt(self, job: Job, outcome: str, error: base.SendError | None) -> None:
         self._attempts.append(
             (
-                job.id, job.token, self.now, outcome,
-                error.http_status if error else None, error.cause if error else None, error.detail if error else None,
+                job.id,
+                job.token,
+                self.now,
+                outcome,
+                error.http_status if error else None,
+                error.cause if error else None,
+                error.detail if error else None,
             )
         )
 

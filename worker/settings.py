@@ -79,8 +79,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
                 raise SettingsError(f"{variable}: cannot read the file: {error.strerror}") from error
         elif name not in known:
             raise SettingsError(
-                f"{variable} is not a setting of Molva. Known: "
-                + ", ".join(sorted(PREFIX + n.upper() for n in known))
+                f"{variable} is not a setting of Molva. Known: " + ", ".join(sorted(PREFIX + n.upper() for n in known))
             )
         values[name] = _typed(variable, name, raw)
     return checked(replace(Settings(), **values))  # type: ignore[arg-type]

@@ -38,9 +38,7 @@ class _Process:
     on_wake: Callable[[], None] = staticmethod(lambda: None)
 
 
-def configure(
-    settings: Settings, owner: int | None = None, on_wake: Callable[[], None] | None = None
-) -> None:
+def configure(settings: Settings, owner: int | None = None, on_wake: Callable[[], None] | None = None) -> None:
     """Name the queue's file; `owner` and `on_wake` in a worker process only."""
     _Process.settings = settings
     _Process.owner = owner
@@ -83,22 +81,22 @@ def copy_run(broadcast_id: int) -> None:
     _nudge(_copy_run, broadcast_id)
 
 
-@huey.task(name="wake")
+@huey.task(name="wake")  # type: ignore[untyped-decorator]
 def _wake(broadcast_id: int) -> None:
     _Process.on_wake()
 
 
-@huey.task(name="read_file")
+@huey.task(name="read_file")  # type: ignore[untyped-decorator]
 def _read_file(file_id: int) -> None:
     run_read_file(file_id)
 
 
-@huey.task(name="sync_templates")
+@huey.task(name="sync_templates")  # type: ignore[untyped-decorator]
 def _sync_templates(channel_id: int) -> None:
     run_sync_templates(channel_id)
 
 
-@huey.task(name="copy_run")
+@huey.task(name="copy_run")  # type: ignore[untyped-decorator]
 def _copy_run(broadcast_id: int) -> None:
     with db.connection():
         if Broadcast.get_or_none(Broadcast.id == broadcast_id) is not None:
@@ -114,7 +112,10 @@ def run_read_file(file_id: int) -> None:
             return
         broadcast = file.broadcast
         recipients.check(
-            file_id, _Process.owner, broadcasts.content(broadcast), broadcasts.mobile_only(broadcast),
+            file_id,
+            _Process.owner,
+            broadcasts.content(broadcast),
+            broadcasts.mobile_only(broadcast),
             _Process.settings.uploads,
         )
     _Process.on_wake()

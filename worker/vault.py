@@ -55,9 +55,7 @@ def session_key(settings: Settings) -> bytes:
 
 
 def _box(settings: Settings) -> MultiFernet:
-    return MultiFernet(
-        [Fernet(base64.urlsafe_b64encode(derive(key, "credentials"))) for key in master_keys(settings)]
-    )
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(derive(key, "credentials"))) for key in master_keys(settings)])
 
 
 def seal(settings: Settings, value: dict[str, Any]) -> bytes:

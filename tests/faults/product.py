@@ -30,7 +30,11 @@ class Product:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "webapp", "serve", "--data", str(self.settings.data), "--port", "0"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True, env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            env=environment,
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:

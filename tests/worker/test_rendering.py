@@ -60,11 +60,14 @@ def test_more_than_ten_parts_are_refused() -> None:
 COMPONENTS = [
     {"type": "HEADER", "format": "IMAGE"},
     {"type": "BODY", "text": "Hi {{2}}, {{1}} {{10}}"},
-    {"type": "BUTTONS", "buttons": [
-        {"type": "QUICK_REPLY", "text": "ok"},
-        {"type": "URL", "text": "go", "url": "https://x.example/{{1}}"},
-        {"type": "COPY_CODE", "text": "copy"},
-    ]},
+    {
+        "type": "BUTTONS",
+        "buttons": [
+            {"type": "QUICK_REPLY", "text": "ok"},
+            {"type": "URL", "text": "go", "url": "https://x.example/{{1}}"},
+            {"type": "COPY_CODE", "text": "copy"},
+        ],
+    },
 ]
 
 
@@ -74,9 +77,14 @@ def test_a_template_lists_its_slots_in_order() -> None:
 
 
 def test_a_template_is_filled_as_the_cloud_api_takes_it() -> None:
-    variables = {"header.media": {"value": "https://x.example/a.png"}, "body.1": {"column": "a"},
-                 "body.2": {"value": "two"}, "body.10": {"column": "b", "fallback": "ten"},
-                 "button.1": {"column": "a"}, "button.2": {"value": "SAVE25"}}
+    variables = {
+        "header.media": {"value": "https://x.example/a.png"},
+        "body.1": {"column": "a"},
+        "body.2": {"value": "two"},
+        "body.10": {"column": "b", "fallback": "ten"},
+        "button.1": {"column": "a"},
+        "button.2": {"value": "SAVE25"},
+    }
     content = rendering.waba_content("t", "ru", COMPONENTS, "POSITIONAL", variables)
     made = content.bind(["a", "b"]).render(["one", ""])
     assert made.template is not None
@@ -90,7 +98,9 @@ def test_a_template_is_filled_as_the_cloud_api_takes_it() -> None:
 
 @pytest.mark.parametrize("value", ["a\nb", "a\tb", "a     b"])
 def test_whatsapp_refuses_breaks_tabs_and_five_spaces(value: str) -> None:
-    content = rendering.waba_content("t", "ru", [{"type": "BODY", "text": "{{1}}"}], "POSITIONAL", {"body.1": {"column": "a"}})
+    content = rendering.waba_content(
+        "t", "ru", [{"type": "BODY", "text": "{{1}}"}], "POSITIONAL", {"body.1": {"column": "a"}}
+    )
     with pytest.raises(RowError) as refused:
         content.bind(["a"]).render([value])
     assert refused.value.code == "variable_invalid"

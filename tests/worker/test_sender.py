@@ -55,7 +55,9 @@ def running(settings: Settings, sms: Channel, people: int = 3, rate: int = 60_00
         settings, {"name": "Sale", "channel_id": sms.id, "text": "Hi {{name}}", "rate_per_minute": rate}, "test"
     )
     lines = "\n".join(f"+7901{n:07d},P{n}" for n in range(people))
-    file = recipients.receive(broadcast, io.BytesIO(f"phone,name\n{lines}".encode()), "a.csv", settings.uploads, {}, "t")
+    file = recipients.receive(
+        broadcast, io.BytesIO(f"phone,name\n{lines}".encode()), "a.csv", settings.uploads, {}, "t"
+    )
     recipients.check(file.id, None, broadcasts.content(broadcast), True, settings.uploads)
     return broadcasts.start(settings, Broadcast.get_by_id(broadcast.id), "test")
 
@@ -76,14 +78,18 @@ def finished(broadcast: Broadcast, _numbers: dict[str, int]) -> bool:
     return bool(broadcast.state == "finished")
 
 
-def test_everybody_gets_one_message_with_their_own_words(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_everybody_gets_one_message_with_their_own_words(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     broadcast = running(settings, sms, 50)
     assert until(broadcast, finished)["sent"] == 50
     assert sorted(out.text for out in wire.taken) == sorted(f"Hi P{n}" for n in range(50))
     assert len({out.phone for out in wire.taken}) == 50
 
 
-def test_an_unclear_answer_is_uncertain_and_never_sent_again(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_an_unclear_answer_is_uncertain_and_never_sent_again(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     def answer(out: base.Outgoing) -> base.Accepted:
         raise base.SendError(base.UNCLEAR, "timeout")
 
@@ -108,7 +114,9 @@ def test_what_was_surely_not_sent_is_tried_again(settings: Settings, sms: Channe
     assert len(set(tries)) == 2
 
 
-def test_a_refused_account_stops_the_channel_and_burns_nobody(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_a_refused_account_stops_the_channel_and_burns_nobody(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     def answer(out: base.Outgoing) -> base.Accepted:
         raise base.SendError(base.STOP_CHANNEL, "sms_bad_token")
 
@@ -124,7 +132,9 @@ def test_a_refused_account_stops_the_channel_and_burns_nobody(settings: Settings
     assert Channel.get_by_id(sms.id).state == "on"
 
 
-def test_the_same_refusal_for_ten_people_stops_the_broadcast(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_the_same_refusal_for_ten_people_stops_the_broadcast(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     def answer(out: base.Outgoing) -> base.Accepted:
         raise base.SendError(base.REFUSED, "sms_bad_text", about_message=True)
 
@@ -135,7 +145,9 @@ def test_the_same_refusal_for_ten_people_stops_the_broadcast(settings: Settings,
     assert Broadcast.get_by_id(broadcast.id).stop_reason == "same_error"
 
 
-def test_after_stop_nothing_leaves_and_resume_goes_on(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_after_stop_nothing_leaves_and_resume_goes_on(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     broadcast = running(settings, sms, 300, rate=6_000)
     until(broadcast, lambda b, n: n["sent"] > 20)
     broadcasts.stop(Broadcast.get_by_id(broadcast.id), "test")
@@ -150,19 +162,25 @@ def test_after_stop_nothing_leaves_and_resume_goes_on(settings: Settings, sms: C
     assert len({out.phone for out in wire.taken}) == len(wire.taken) == 300
 
 
-def test_clear_cancels_the_rest_and_a_new_list_is_a_new_run(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_clear_cancels_the_rest_and_a_new_list_is_a_new_run(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     broadcast = running(settings, sms, 100, rate=600)
     until(broadcast, lambda b, n: n["sent"] >= 1)
     broadcasts.clear(Broadcast.get_by_id(broadcast.id), "test")
     numbers = until(broadcast, lambda b, n: n["sending"] == 0)
     assert numbers["queued"] == 0 and numbers["cancelled"] == 100 - numbers["sent"]
     assert Broadcast.get_by_id(broadcast.id).state == "draft"
-    recipients.receive(Broadcast.get_by_id(broadcast.id), io.BytesIO(b"phone,name\n+79010000001,A"), "b.csv", settings.uploads, {}, "t")
+    recipients.receive(
+        Broadcast.get_by_id(broadcast.id), io.BytesIO(b"phone,name\n+79010000001,A"), "b.csv", settings.uploads, {}, "t"
+    )
     assert Broadcast.get_by_id(broadcast.id).run == 2
 
 
 @pytest.mark.parametrize(("who", "again"), [("everyone", 4), ("failed", 1)])
-def test_restart_sends_a_second_run(settings: Settings, sms: Channel, wire: Wire, sending: Sender, who: str, again: int) -> None:
+def test_restart_sends_a_second_run(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, who: str, again: int
+) -> None:
     def answer(out: base.Outgoing) -> base.Accepted:
         if out.phone.endswith("1"):
             raise base.SendError(base.REFUSED, "sms_barred")
@@ -171,7 +189,12 @@ def test_restart_sends_a_second_run(settings: Settings, sms: Channel, wire: Wire
     wire.answer = answer
     broadcast = running(settings, sms, 4)
     until(broadcast, finished)
-    assert broadcasts.restart_numbers(Broadcast.get_by_id(broadcast.id)) == {"everyone": 4, "new": 0, "failed": 1, "undelivered": 1}
+    assert broadcasts.restart_numbers(Broadcast.get_by_id(broadcast.id)) == {
+        "everyone": 4,
+        "new": 0,
+        "failed": 1,
+        "undelivered": 1,
+    }
     broadcasts.restart(Broadcast.get_by_id(broadcast.id), who, "test")
     broadcasts.copy_run(broadcast.id)
     sending.wake()
@@ -182,7 +205,9 @@ def test_restart_sends_a_second_run(settings: Settings, sms: Channel, wire: Wire
     assert broadcasts.count(fresh, 1)["total"] == 4
 
 
-def test_a_report_that_overtakes_the_answer_is_kept(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_a_report_that_overtakes_the_answer_is_kept(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     def answer(out: base.Outgoing) -> base.Accepted:
         with db.connection(), db.write():
             delivery.apply_updates(sms.id, [base.StatusUpdate("delivered", 5, "id-1", out.token)], 5)
@@ -195,7 +220,9 @@ def test_a_report_that_overtakes_the_answer_is_kept(settings: Settings, sms: Cha
     assert (row.provider_id, row.delivered_at) == ("id-1", 5)
 
 
-def test_reports_in_any_order_and_any_number_end_the_same(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_reports_in_any_order_and_any_number_end_the_same(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     broadcast = running(settings, sms, 1)
     until(broadcast, finished)
     row = Message.get()
@@ -207,7 +234,9 @@ def test_reports_in_any_order_and_any_number_end_the_same(settings: Settings, sm
     assert effects == ["moved", "kept", "kept", "conflict"]
 
 
-def test_a_report_for_an_unknown_id_waits_for_its_message(settings: Settings, sms: Channel, wire: Wire, sending: Sender) -> None:
+def test_a_report_for_an_unknown_id_waits_for_its_message(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
     wire.answer = lambda out: base.Accepted("late-id")
     with db.write():
         delivery.apply_updates(sms.id, [base.StatusUpdate("delivered", 5, "late-id")], delivery.clock.now())

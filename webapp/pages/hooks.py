@@ -27,7 +27,9 @@ def callback(key: str, path: str = "") -> Response:
     if (request.content_length or 0) > BODY_MAX:
         abort(413)
     raw = RawCallback(
-        request.method, path, request.args.to_dict(),
+        request.method,
+        path,
+        request.args.to_dict(),
         {name.lower(): value for name, value in request.headers.items() if name.lower() in HEADERS},
         request.get_data(cache=False),
     )

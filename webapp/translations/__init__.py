@@ -7,7 +7,6 @@ updates and compiles; it never guesses a translation, and keeps the ones whose t
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +37,7 @@ def collect() -> Catalog:
     """Every text that code and templates mark for translation."""
     found = _empty()
     with (HERE / "babel.cfg").open(encoding="utf-8") as file:
-        methods, options = parse_mapping_cfg(file)
+        methods, options = parse_mapping_cfg(file)  # type: ignore[no-untyped-call]
     for folder in sources():
         for _name, _line, text, comments, context in extract_from_dir(
             str(folder), methods, options, keywords=KEYWORDS, comment_tags=("TRANSLATORS:",)
@@ -103,5 +102,5 @@ def refresh() -> list[str]:
     for path, content in ((CATALOGUE, as_po(catalogue)), (COMPILED, as_mo(catalogue))):
         fresh = path.with_suffix(".new")
         fresh.write_bytes(content)
-        os.replace(fresh, path)
+        fresh.replace(path)
     return missing(catalogue)

@@ -1,7 +1,9 @@
 """The first schema."""
 
+from typing import Any
 
-def up(migrator, db):
+
+def up(migrator: Any, db: Any) -> None:
     from worker.models import TABLES
 
     db.create_tables(TABLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from worker import db
 
@@ -11,7 +12,7 @@ class SchemaError(RuntimeError):
     """The database and the program do not belong together; the message says what to run."""
 
 
-def _runner() -> "Runner":  # noqa: F821,UP037
+def _runner() -> Any:
     # Imported here: a running web or worker process needs the schema's state only once.
     from playhouse.migrations import Runner
 
@@ -36,7 +37,7 @@ def require_current() -> None:
         raise SchemaError("The database is older than the program. Run: molva migrate")
 
 
-def _refuse_newer(runner: "Runner") -> None:  # noqa: F821,UP037
+def _refuse_newer(runner: Any) -> None:
     unknown = [step.name for step in runner.status() if step.path is None]
     if unknown:
         raise SchemaError(

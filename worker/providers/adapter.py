@@ -483,9 +483,7 @@ def parse(url: str) -> tuple[Origin, str]:
     return Origin(secure, host, port or (443 if secure else 80)), path
 
 
-def _serialised(
-    method: str, path: str, origin: Origin, headers: Mapping[str, str], body: bytes | str | None
-) -> bytes:
+def _serialised(method: str, path: str, origin: Origin, headers: Mapping[str, str], body: bytes | str | None) -> bytes:
     payload = body.encode() if isinstance(body, str) else body or b""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     if origin.port != (443 if origin.secure else 80):

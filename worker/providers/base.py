@@ -101,9 +101,7 @@ class SendError(Exception):
     @property
     def breaker(self) -> bool:
         """Whether this result speaks of a line or a provider in trouble, and so feeds the circuit breaker."""
-        return self.outcome == UNCLEAR or (
-            self.outcome == LATER and not self.counts and not self.slow_channel
-        )
+        return self.outcome == UNCLEAR or (self.outcome == LATER and not self.counts and not self.slow_channel)
 
 
 @dataclass(frozen=True, slots=True)

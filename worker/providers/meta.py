@@ -103,9 +103,7 @@ class CloudApi(Provider):
 
     def verify(self, callback: RawCallback) -> bool:
         # The second secret is the former one, for the time in which the vendor changes over.
-        return meta_webhooks.signed(
-            callback, (self._setting("app_secret"), self._setting("app_secret_previous"))
-        )
+        return meta_webhooks.signed(callback, (self._setting("app_secret"), self._setting("app_secret_previous")))
 
     def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
         return meta_webhooks.parse(callback.body, self._setting("phone_number_id"))
@@ -151,9 +149,7 @@ class CloudApi(Provider):
             yield Finding("error", "number_not_in_account")
         if not list(_items(self._get(f"{waba}/subscribed_apps", {}))):
             yield Finding("error", "webhook_not_subscribed")
-        approved = self._get(
-            f"{waba}/message_templates", {"fields": "name", "limit": "1", "status": "APPROVED"}
-        )
+        approved = self._get(f"{waba}/message_templates", {"fields": "name", "limit": "1", "status": "APPROVED"})
         if not list(_items(approved)):
             yield Finding("warning", "no_templates")
 
@@ -209,9 +205,7 @@ def refusal(answer: Answer, found: Mapping[str, Any] | None) -> SendError:
     code, rule = meaning(code, subcode)
     if rule is UNKNOWN and answer.status == 429 and by_status is not None:
         return by_status
-    return rule.error(
-        str(code), mask_digits(words), http_status=answer.status, retry_after=seconds(retry_after)
-    )
+    return rule.error(str(code), mask_digits(words), http_status=answer.status, retry_after=seconds(retry_after))
 
 
 def _health(number: Mapping[str, Any]) -> Iterator[Finding]:

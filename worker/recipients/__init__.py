@@ -23,8 +23,20 @@ FILES_MAX = 50
 _CHUNK = 64 * 1024
 
 __all__ = [
-    "DELIMITERS", "ENCODINGS", "MAX_BYTES", "FileRefused", "check", "errors", "errors_iter", "forget", "receive",
-    "recheck", "removal_numbers", "remove", "same_content", "sample_csv",
+    "DELIMITERS",
+    "ENCODINGS",
+    "MAX_BYTES",
+    "FileRefused",
+    "check",
+    "errors",
+    "errors_iter",
+    "forget",
+    "receive",
+    "recheck",
+    "removal_numbers",
+    "remove",
+    "same_content",
+    "sample_csv",
 ]
 
 
@@ -56,8 +68,15 @@ def receive(
                 (RecipientFile.broadcast == broadcast.id) & RecipientFile.removed_at.is_null()
             )
             file = RecipientFile.create(
-                broadcast=broadcast.id, role="appended" if live.exists() else "main", name=shown_name(name),
-                path=path.name, size=size, sha256=digest, run=run, options=chosen, created_at=clock.now(),
+                broadcast=broadcast.id,
+                role="appended" if live.exists() else "main",
+                name=shown_name(name),
+                path=path.name,
+                size=size,
+                sha256=digest,
+                run=run,
+                options=chosen,
+                created_at=clock.now(),
             )
             audit.record(actor, "file.upload", str(file.id), broadcast=broadcast.id)
     except BaseException:
@@ -115,24 +134,32 @@ def _run_for(broadcast_id: int) -> int:
 
 def same_content(file: RecipientFile) -> RecipientFile | None:
     """An earlier file with the very same bytes."""
-    return (
+    found: RecipientFile | None = (
         RecipientFile.select()
         .where((RecipientFile.sha256 == file.sha256) & (RecipientFile.id < file.id))
         .order_by(RecipientFile.id.desc())
         .first()
     )
+    return found
 
 
 def recheck(file: RecipientFile, options: Mapping[str, Any] | None = None) -> bool:
     """Check a file again, perhaps with other choices; False when a message of it has already left the queue."""
-    columns: dict[str, Any] = {"state": "checking", "owner": None, "code": None, "detail": None, "done": 0,
-                               "rows": 0, "accepted": 0, "rejected": {}, "created_at": clock.now()}
+    columns: dict[str, Any] = {
+        "state": "checking",
+        "owner": None,
+        "code": None,
+        "detail": None,
+        "done": 0,
+        "rows": 0,
+        "accepted": 0,
+        "rejected": {},
+        "created_at": clock.now(),
+    }
     if options is not None:
         columns["options"] = _options(options)
     with db.write():
-        left = db.value(
-            "SELECT SUM(n) FROM counter WHERE file_id = ? AND status <> 'queued'", [file.id]
-        )
+        left = db.value("SELECT SUM(n) FROM counter WHERE file_id = ? AND status <> 'queued'", [file.id])
         if left or file.removed_at is not None:
             return False
         RecipientFile.update(**columns).where(RecipientFile.id == file.id).execute()

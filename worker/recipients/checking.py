@@ -136,7 +136,10 @@ class _Check:
         renderer = self._bind(head)
         with db.write():
             RecipientFile.update(
-                encoding=encoding, delimiter=delimiter, columns=head.columns, unused=head.unused,
+                encoding=encoding,
+                delimiter=delimiter,
+                columns=head.columns,
+                unused=head.unused,
                 phone_column=head.columns[head.phone],
                 sample=[[cell[:VALUE_MAX] for cell in row[:50]] for row in sample[: SAMPLE_ROWS + 1]],
             ).where(RecipientFile.id == self.file.id).execute()
@@ -240,7 +243,12 @@ class _Check:
         csv.writer(line, delimiter=";", lineterminator="").writerow(row)
         self.bad.append(
             (
-                self.file.id, number, code, column, value[:VALUE_MAX], line.getvalue()[:RAW_MAX],
+                self.file.id,
+                number,
+                code,
+                column,
+                value[:VALUE_MAX],
+                line.getvalue()[:RAW_MAX],
                 json.dumps(other, ensure_ascii=False) if other else None,
             )
         )
@@ -267,7 +275,8 @@ class _Check:
             )
             counters.add({(self.broadcast.id, self.file.run, self.file.id, "queued"): len(self.good)})
             db.many(
-                "INSERT INTO rejected_row (file_id, line, code, column, value, raw, other) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rejected_row (file_id, line, code, column, value, original, other)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 self.bad,
             )
             self.accepted += len(self.good)
@@ -279,8 +288,15 @@ class _Check:
 
     def _finish(self, state: str, code: str | None, detail: dict[str, Any] | None) -> None:
         _end(
-            self.file.id, state, code=code, detail=detail, rows=self.rows, accepted=self.accepted,
-            rejected=dict(self.rejected), repairs=self.repairs, done=self.file.size,
+            self.file.id,
+            state,
+            code=code,
+            detail=detail,
+            rows=self.rows,
+            accepted=self.accepted,
+            rejected=dict(self.rejected),
+            repairs=self.repairs,
+            done=self.file.size,
         )
 
 

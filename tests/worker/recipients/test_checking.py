@@ -56,10 +56,14 @@ def test_files_as_people_save_them(settings: Settings, broadcast: Broadcast, dat
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (b"\n \n", "file_empty"), (b"\x89PNG\r\n\x1a\n", "file_binary"), (b"phone\n+7900\x000", "file_binary"),
+        (b"\n \n", "file_empty"),
+        (b"\x89PNG\r\n\x1a\n", "file_binary"),
+        (b"phone\n+7900\x000", "file_binary"),
         ("phone\nПривет\n".encode() + "Привет".encode("cp1251"), "encoding_unknown"),
-        (b"name,city\nAnn,Perm\n", "no_phone_column"), (b"phone,mobile\n+79000000001,+79000000002", "phone_column_ambiguous"),
-        (b"phone,name,name\n+79000000001,a,b", "repeated_column"), (b"phone\nabc\n", "no_valid_rows"),
+        (b"name,city\nAnn,Perm\n", "no_phone_column"),
+        (b"phone,mobile\n+79000000001,+79000000002", "phone_column_ambiguous"),
+        (b"phone,name,name\n+79000000001,a,b", "repeated_column"),
+        (b"phone\nabc\n", "no_valid_rows"),
         (b'phone,name\n+79000000001,"Ann\n+79000000002,Bob\n', "bad_quoting"),
     ],
 )
@@ -73,12 +77,18 @@ def test_a_file_that_cannot_be_used_says_why_and_leaves_nothing(
 
 
 def test_every_bad_row_keeps_its_line_and_its_reason(settings: Settings, broadcast: Broadcast) -> None:
-    data = "phone;name\n+79000000001;A\n;B\n123;C\n89000000001;D\n\n+74951234567;E\n+79000000002;\n7,9E+10;F\n+79000000003;x;y\n"
+    data = "phone;name\n+79000000001;A\n;B\n123;C\n89000000001;D\n\n"
+    data += "+74951234567;E\n+79000000002;\n7,9E+10;F\n+79000000003;x;y\n"
     file = check(settings, broadcast, data.encode(), "Hi {{name}}")
     found = {(row.line, row.code) for row in recipients.errors(file.id)}
     assert found == {
-        (3, "phone_missing"), (4, "phone_invalid"), (5, "duplicate"), (7, "phone_not_mobile"), (8, "variable_missing"),
-        (9, "phone_scientific"), (10, "too_many_columns"),
+        (3, "phone_missing"),
+        (4, "phone_invalid"),
+        (5, "duplicate"),
+        (7, "phone_not_mobile"),
+        (8, "variable_missing"),
+        (9, "phone_scientific"),
+        (10, "too_many_columns"),
     }
     assert file.rejected["blank_row"] == 1
     assert phones(file) == ["+79000000001"]
@@ -124,7 +134,9 @@ def test_keep_leaves_the_queue_and_remove_empties_it(settings: Settings, broadca
 
 def test_a_number_on_the_stop_list_is_left_out(settings: Settings, broadcast: Broadcast) -> None:
     with db.write():
-        db.execute("INSERT INTO opt_out (phone, reason, source, at) VALUES ('+79000000001', '', 'person', ?)", [clock.now()])
+        db.execute(
+            "INSERT INTO opt_out (phone, reason, source, at) VALUES ('+79000000001', '', 'person', ?)", [clock.now()]
+        )
     file = check(settings, broadcast, b"phone\n+79000000001\n+79000000002\n")
     assert file.rejected == {"opted_out": 1}
 
