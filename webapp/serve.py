@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,9 +19,13 @@ from worker import channels, db, locks, migrations, people
 from worker.settings import Settings
 
 THREADS = 16
-BODY_MAX = 13 * 1024 * 1024
-PATIENCE = 43.0  # seconds for the children to store what is in flight
+# Above Flask's own limit, so that a file which is too large is usually answered by a readable page;
+# beyond this one the connection is cut.
+BODY_MAX = 32 * 1024 * 1024
+PATIENCE = 40.0  # seconds for the children to store what is in flight
 BACKOFF = (0.5, 1, 2, 5, 10)
+ANY_HOST = ("0.0.0.0", "::", "")  # noqa: S104
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ServeError(RuntimeError):
@@ -37,36 +40,42 @@ class Child:
         self._command = command
         self._environment = environment
         self._stopping = threading.Event()
+        self._birth = threading.Lock()  # no child is born after the others were asked to stop
         self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
 
     def start(self) -> None:
         self._spawn()
-        self._thread.start()
+        threading.Thread(target=self._watch, name=self.name, daemon=True).start()
 
     def _spawn(self) -> None:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, env=self._environment)
+        with self._birth:
+            if not self._stopping.is_set():
+                self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, env=self._environment)
 
     def _watch(self) -> None:
         deaths = 0
-        while not self._stopping.is_set():
+        while self._process is not None:
             began = time.monotonic()
-            assert self._process is not None
             code = self._process.wait()
             if self._stopping.is_set():
                 return
             deaths = deaths + 1 if time.monotonic() - began < 30 else 0
             wait = BACKOFF[min(deaths, len(BACKOFF) - 1)]
-            print(f"The {self.name} ended with code {code}; starting it again in {wait} s", file=sys.stderr, flush=True)
+            print(
+                f"The {self.name} ended with code {code}; starting it again in {wait} s",
+                file=sys.stderr,
+                flush=True,
+            )
             if self._stopping.wait(wait):
                 return
             self._spawn()
 
     def ask_to_stop(self) -> None:
         self._stopping.set()
-        if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
+        with self._birth:
+            if self._process is not None and self._process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self._process.stdin.close()
 
     def wait(self, deadline: float) -> None:
         if self._process is None:
@@ -89,11 +98,14 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def prepare(settings: Settings) -> None:
-    """Data folder, schema, sandbox channels. Raises ServeError."""
+def prepare(settings: Settings, upgrade: bool = True) -> None:
+    """Data folder, schema, sandbox channels. Without `upgrade` a stale schema is refused. Raises ServeError."""
     db.open_database(settings)
     try:
-        migrations.upgrade()
+        if upgrade:
+            migrations.upgrade()
+        else:
+            migrations.require_current()
     except migrations.SchemaError as error:
         raise ServeError(str(error)) from error
     channels.ensure_sandbox(settings)
@@ -123,7 +135,8 @@ def listen(settings: Settings) -> Any:
             channel_timeout=60,
             max_request_body_size=BODY_MAX,
             expose_tracebacks=False,
-            clear_untrusted_proxy_headers=True,
+            # Whom to believe is decided in one place: ProxyFix, by MOLVA_TRUSTED_PROXIES.
+            clear_untrusted_proxy_headers=not settings.trusted_proxies,
         )
     except OSError as error:
         raise ServeError(
@@ -144,53 +157,76 @@ def only_one(settings: Settings) -> Iterator[None]:
         lock.close()
 
 
-def _address(settings: Settings, server: Any) -> tuple[str, str]:
-    """(address for people, address for callbacks from this machine)."""
-    port = getattr(server, "effective_port", None) or settings.port
-    host = settings.host if settings.host not in ("0.0.0.0", "::", "") else "127.0.0.1"  # noqa: S104
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}", f"http://{shown}:{port}"
+def addresses(settings: Settings, server: Any) -> tuple[str, str]:
+    """Where people find the pages, and where this machine reaches them for the sandbox's callbacks."""
+    listening = getattr(server, "effective_listen", None) or [(settings.host, server.effective_port)]
+    port = listening[0][1]
+    host = settings.host if settings.host not in ANY_HOST else "127.0.0.1"
+    here = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return settings.base_url.rstrip("/") or here, here
 
 
 def serve(settings: Settings, with_children: bool = True) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises ServeError."""
     with only_one(settings) if with_children else contextlib.nullcontext():
-        prepare(settings)
+        prepare(settings, upgrade=with_children)
         server = listen(settings)
-        address, callbacks = _address(settings, server)
-        announce_setup(address)
-        children = _children(settings, callbacks) if with_children else []
-        for child in children:
-            child.start()
-        signal.signal(signal.SIGTERM, _leave)
-        signal.signal(signal.SIGINT, _leave)
-        print(f"Molva: {address}", flush=True)
+        shown, here = addresses(settings, server)
+        workers, others = _children(settings, here) if with_children else ([], [])
+        _on_signals(workers)
         try:
+            for child in (*workers, *others):
+                child.start()
+            announce_setup(shown)
+            warn_if_open(settings)
+            print(f"Molva: {here}", flush=True)
             server.run()
         except (SystemExit, KeyboardInterrupt):
             pass
         finally:
-            deadline = time.monotonic() + PATIENCE
-            # The workers first: the sandbox still has to answer what is in flight.
-            workers, others = children[: settings.senders], children[settings.senders :]
-            for group in (workers, others):
-                for child in group:
-                    child.ask_to_stop()
-                for child in group:
-                    child.wait(deadline)
-            with contextlib.suppress(OSError, socket.error):
-                server.close()
+            server.close()  # nobody waits for an answer that will not come
+            _let_go(workers, others)
     return 0
 
 
-def _leave(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise SystemExit(0)
+def _on_signals(workers: list[Child]) -> None:
+    """The first signal ends the loop of the server; the workers are told at once, and further signals change nothing."""
+
+    def leave(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for worker in workers:
+            worker.ask_to_stop()
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
 
 
-def _children(settings: Settings, callbacks: str) -> list[Child]:
+def _let_go(workers: list[Child], others: list[Child]) -> None:
+    """Wait for the workers first: the sandbox still has to answer what is in flight."""
+    deadline = time.monotonic() + PATIENCE
+    for group in (workers, others):
+        for child in group:
+            child.ask_to_stop()
+        for child in group:
+            child.wait(deadline)
+
+
+def warn_if_open(settings: Settings) -> None:
+    """Say it when others can reach this server and nothing encrypts the way."""
+    if settings.host not in LOOPBACK and not settings.trusted_proxies:
+        print(
+            f"Note: {settings.host} is reachable from other machines without HTTPS. "
+            "Put a proxy with a certificate in front and set MOLVA_TRUSTED_PROXIES.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _children(settings: Settings, here: str) -> tuple[list[Child], list[Child]]:
+    """The workers, and the others."""
     given = environment(settings)
-    made = [Child("worker", [sys.executable, "-m", "worker", "--watch-stdin"], given) for _ in range(settings.senders)]
-    sandbox = [sys.executable, "-m", "webapp", "sandbox", "--watch-stdin", "--callbacks", callbacks]
-    return [*made, Child("sandbox", sandbox, given)]
+    worker = [sys.executable, "-m", "worker", "--watch-stdin"]
+    sandbox = [sys.executable, "-m", "webapp", "sandbox", "--watch-stdin", "--callbacks", here]
+    return [Child("worker", worker, given) for _ in range(settings.senders)], [Child("sandbox", sandbox, given)]

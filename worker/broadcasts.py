@@ -689,12 +689,12 @@ def _latest(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]
     """FROM and WHERE for the rows of one file whose latest message has one of these statuses."""
     runs = range(file.run, broadcast.run + 1)
     later = " OR ".join(
-        f"(m.run < {run} AND EXISTS (SELECT 1 FROM message n WHERE n.file_id = m.file_id"
+        f"(m.run < {run} AND EXISTS (SELECT 1 FROM message n WHERE n.file_id = m.file_id"  # noqa: S608
         f" AND n.run = {run} AND n.line = m.line))"
         for run in runs[1:]
     )
     sql = (
-        f"FROM message m WHERE m.broadcast_id = ? AND m.run BETWEEN ? AND ? AND m.status IN {sql_list(statuses)}"  # noqa: S608
+        f"FROM message m WHERE m.broadcast_id = ? AND m.run BETWEEN ? AND ? AND m.status IN {sql_list(statuses)}"
         " AND m.file_id = ?" + (f" AND NOT ({later})" if later else "")
     )
     return sql, [broadcast.id, file.run, broadcast.run, file.id]

@@ -179,7 +179,7 @@ class Sender:
 
     def _pause(self, failures: int) -> float:
         if failures:
-            return min(0.2 * 2**failures, 15.0)
+            return float(min(0.2 * 2**failures, 15.0))
         wait: float = min(self._next_due - clock.monotonic(), IDLE)
         return max(0.0, wait)
 

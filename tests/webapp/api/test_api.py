@@ -1,0 +1,178 @@
+"""The API: shapes, refusals, and one broadcast through it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from worker import broadcasts, channels, recipients
+from worker.models import Broadcast, RecipientFile
+from worker.settings import Settings
+
+Headers = dict[str, dict[str, str]]
+
+
+@pytest.fixture
+def sms(settings: Settings, database: None) -> int:
+    return int(channels.ensure_sandbox(settings)[1].id)
+
+
+def make(client: FlaskClient, api: Headers, sms: int, **changes: Any) -> Any:
+    values = {"name": "Sale", "channel_id": sms, "text": "Hi {{name}}", "rate_per_minute": 600, **changes}
+    return client.post("/api/v1/broadcasts", json=values, headers=api["sender"])
+
+
+def upload(client: FlaskClient, api: Headers, settings: Settings, number: int, data: bytes) -> Any:
+    answer = client.post(
+        f"/api/v1/broadcasts/{number}/files", data={"file": (io.BytesIO(data), "a.csv")}, headers=api["sender"]
+    )
+    assert answer.status_code == 202
+    row = Broadcast.get_by_id(number)
+    recipients.check(answer.json["id"], None, broadcasts.content(row), True, settings.uploads)
+    return client.get(f"/api/v1/broadcasts/{number}/files/{answer.json['id']}", headers=api["viewer"]).json
+
+
+def test_without_a_good_token_nothing_is_told(client: FlaskClient, api: Headers) -> None:
+    for headers in ({}, {"Authorization": "Bearer nonsense"}):
+        assert client.get("/api/v1/broadcasts", headers=headers).status_code in (302, 303, 401)
+    assert client.post("/api/v1/broadcasts", json={}, headers=api["viewer"]).status_code == 403
+
+
+def test_a_broadcast_has_its_shape(client: FlaskClient, api: Headers, sms: int) -> None:
+    answer = make(client, api, sms)
+    assert answer.status_code == 201
+    assert answer.json["state"] == "draft"
+    assert answer.json["allowed_actions"] == ["start", "schedule"]
+    assert answer.json["counters"]["total"] == 0
+    assert {"id", "stop_reason", "waiting", "run", "eta", "files", "send_at"} <= set(answer.json)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "x" * 100_000}, "name"),
+        ({"rate_per_minute": 0}, "rate_per_minute"),
+        ({"rate_per_minute": 60_001}, "rate_per_minute"),
+        ({"rate_per_minute": "60; DROP"}, "rate_per_minute"),
+        ({"rate_per_minute": True}, "rate_per_minute"),
+        ({"channel_id": 999}, "channel_id"),
+        ({"text": " "}, "text"),
+        ({"text": "{{"}, "text"),
+        ({"send_at": "2020-01-01T00:00"}, "send_at"),
+        ({"send_at": "nonsense"}, "send_at"),
+        ({"send_at": "2026-02-30T00:00"}, "send_at"),
+        ({"region": "XX"}, "region"),
+        ({"colour": "red"}, "colour"),
+        ({"on_file_delete": "burn"}, "on_file_delete"),
+        ({"ignore_duplicates": "yes"}, "ignore_duplicates"),
+    ],
+)
+def test_a_wrong_value_is_named(client: FlaskClient, api: Headers, sms: int, changes: Any, field: str) -> None:
+    answer = make(client, api, sms, **changes)
+    assert answer.status_code == 422
+    assert field in answer.json["error"]["fields"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 10_000, b"\xff"])
+def test_broken_json_is_a_400(client: FlaskClient, api: Headers, body: bytes) -> None:
+    answer = client.post("/api/v1/broadcasts", data=body, headers=api["sender"])
+    assert answer.status_code == 400
+    assert answer.json["error"]["code"] == "bad_json"
+
+
+def test_unknown_ids_are_not_found(client: FlaskClient, api: Headers) -> None:
+    for path in ("broadcasts/999", "broadcasts/999/messages", "channels/999", f"broadcasts/{10**30}"):
+        assert client.get(f"/api/v1/{path}", headers=api["sender"]).status_code == 404
+
+
+def test_a_file_is_checked_with_every_reason(client: FlaskClient, api: Headers, sms: int, settings: Settings) -> None:
+    number = make(client, api, sms).json["id"]
+    file = upload(client, api, settings, number, b"phone,name\n+79010000001,A\n,B\n+79010000002,\n\n")
+    assert (file["state"], file["rows"], file["accepted"]) == ("ready", 4, 1)
+    assert file["rejected"] == {"phone_missing": 1, "variable_missing": 1, "blank_row": 1}
+    assert [(e["line"], e["code"]) for e in file["errors"]] == [(3, "phone_missing"), (4, "variable_missing")]
+    errors = client.get(f"/api/v1/broadcasts/{number}/files/{file['id']}/errors.csv", headers=api["viewer"])
+    assert errors.data.decode("utf-8-sig").count("\r\n") == 3
+
+
+def test_start_twice_is_a_409_with_the_allowed_actions(
+    client: FlaskClient, api: Headers, sms: int, settings: Settings
+) -> None:
+    number = make(client, api, sms).json["id"]
+    act = f"/api/v1/broadcasts/{number}/"
+    assert client.post(act + "start", headers=api["sender"]).status_code == 422
+    upload(client, api, settings, number, b"phone,name\n+79010000001,A\n")
+    assert client.post(act + "start", headers=api["sender"]).json["state"] == "running"
+    again = client.post(act + "start", headers=api["sender"])
+    assert (again.status_code, again.json["error"]["code"]) == (409, "not_allowed")
+    assert again.json["error"]["allowed"] == ["stop", "clear"]
+    assert client.post(act + "stop", headers=api["sender"]).json["state"] == "stopped"
+    assert client.post(act + "resume", headers=api["sender"]).json["state"] == "running"
+    cleared = client.post(act + "clear", headers=api["sender"]).json
+    assert (cleared["state"], cleared["counters"]["cancelled"], cleared["files"]) == ("draft", 1, [])
+
+
+def test_a_future_start_is_scheduled(
+    client: FlaskClient, api: Headers, sms: int, settings: Settings, clock: Any
+) -> None:
+    number = make(client, api, sms, send_at="2026-11-06T10:00").json["id"]
+    upload(client, api, settings, number, b"phone,name\n+79010000001,A\n")
+    started = client.post(f"/api/v1/broadcasts/{number}/start", headers=api["sender"]).json
+    assert (started["state"], started["send_at"]) == ("scheduled", "2026-11-06T07:00:00.000Z")
+
+
+def test_messages_come_in_pages_and_the_report_has_every_row(
+    client: FlaskClient, api: Headers, sms: int, settings: Settings
+) -> None:
+    number = make(client, api, sms).json["id"]
+    lines = "\n".join(f"+7901000{n:04d},=N{n}" for n in range(120))
+    upload(client, api, settings, number, f"phone,name\n{lines}".encode())
+    seen: list[str] = []
+    after = ""
+    while after is not None:
+        page = client.get(f"/api/v1/broadcasts/{number}/messages?limit=50&after={after}", headers=api["viewer"]).json
+        seen += [item["phone"] for item in page["items"]]
+        after = page["next"]
+    assert len(seen) == len(set(seen)) == 120
+    report = client.get(f"/api/v1/broadcasts/{number}/report.csv", headers=api["viewer"]).data.decode("utf-8-sig")
+    assert report.count("\r\n") == 121
+    assert "'=N7" in report
+    bad = client.get(f"/api/v1/broadcasts/{number}/messages?after=x", headers=api["viewer"])
+    assert bad.status_code == 422
+
+
+def test_changing_the_text_checks_the_files_again(
+    client: FlaskClient, api: Headers, sms: int, settings: Settings
+) -> None:
+    number = make(client, api, sms).json["id"]
+    file = upload(client, api, settings, number, b"phone,name\n+79010000001,A\n")
+    answer = client.patch(f"/api/v1/broadcasts/{number}", json={"text": "Hi {{city}}"}, headers=api["sender"])
+    assert answer.status_code == 200
+    assert RecipientFile.get_by_id(file["id"]).state == "checking"
+
+
+def test_tools(client: FlaskClient, api: Headers, sms: int) -> None:
+    found = client.post("/api/v1/sms/segments", json={"text": "Привет"}, headers=api["viewer"]).json
+    assert found == {"encoding": "UCS-2", "units": 6, "segments": 1, "offending": list("Привет")}
+    found = client.post("/api/v1/phones/parse", json={"phones": ["89000000001", "x"]}, headers=api["viewer"]).json
+    assert found[0]["e164"] == "+79000000001" and found[1]["reason"] == "phone_invalid"
+    assert client.get("/api/v1/channels/providers", headers=api["viewer"]).status_code == 200
+
+
+def test_secrets_never_come_back(client: FlaskClient, api: Headers, settings: Settings, sms: int) -> None:
+    answer = json.dumps(client.get("/api/v1/channels", headers=api["viewer"]).json)
+    for account in channels.sandbox_accounts(settings):
+        for name in ("token", "secret", "access_token", "app_secret"):
+            if name in account["settings"]:
+                assert account["settings"][name] not in answer
+
+
+def test_a_forged_callback_is_refused(client: FlaskClient, settings: Settings, sms: int) -> None:
+    key = channels.sandbox_accounts(settings)[1]["key"]
+    assert client.post(f"/hooks/{key}/status", data=b"{}").status_code == 403
+    assert client.post("/hooks/unknown/status", data=b"{}").status_code == 404

@@ -1,0 +1,373 @@
+"""The JSON API: bearer tokens, errors as {"error": {"code", "message", "fields"?}}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, BinaryIO, cast
+
+from flask import Blueprint, Response, current_app, jsonify, request
+from flask_babel import get_locale
+from flask_babel import gettext as _
+from phonenumbers import SUPPORTED_REGIONS
+from werkzeug.exceptions import HTTPException
+
+from webapp import exports, sentences, shapes
+from webapp.auth import me, role
+from worker import broadcasts, channels, delivery, phone, recipients, reports, segments, tasks
+from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
+from worker.providers import PROVIDERS
+from worker.providers.base import SendError
+from worker.settings import Settings
+
+api = Blueprint("api", __name__, url_prefix="/api/v1")
+
+FIELDS = frozenset(
+    ["name", "channel_id", "text", "template", "variables", "region", "ignore_duplicates", "on_file_delete", "rate_per_minute", "send_at", "timezone"]
+)
+PHONES_MAX = 10_000
+TEXT_MAX = 20_000
+LISTED = 50
+
+
+class ApiError(Exception):
+    """An answer that is not a success."""
+
+    def __init__(self, status: int, code: str, message: str, **more: Any) -> None:
+        super().__init__(code)
+        self.status = status
+        self.body = {"error": {"code": code, "message": message, **more}}
+
+
+@api.errorhandler(ApiError)
+def _failed(error: ApiError) -> tuple[Response, int]:
+    return jsonify(error.body), error.status
+
+
+@api.errorhandler(broadcasts.Invalid)
+def _invalid(error: broadcasts.Invalid) -> tuple[Response, int]:
+    fields = {name: sentences.problem(problem) for name, problem in error.problems.items()}
+    first = next(iter(error.problems.values()))
+    body = {"error": {"code": first.code, "message": next(iter(fields.values())), "fields": fields}}
+    return jsonify(body), 422
+
+
+@api.errorhandler(broadcasts.NotAllowed)
+def _not_allowed(error: broadcasts.NotAllowed) -> tuple[Response, int]:
+    message = _("The broadcast has changed: it is now “%(state)s”. Nothing was done", state=error.state)
+    return jsonify({"error": {"code": "not_allowed", "message": message, "allowed": error.allowed}}), 409
+
+
+@api.errorhandler(recipients.FileRefused)
+def _refused(error: recipients.FileRefused) -> tuple[Response, int]:
+    status = 413 if error.code == "file_too_large" else 422
+    return jsonify({"error": {"code": error.code, "message": sentences.file_code(error.code, error.detail)}}), status
+
+
+@api.errorhandler(HTTPException)
+def _http(error: HTTPException) -> tuple[Response, int]:
+    code = (error.name or "error").lower().replace(" ", "_")
+    return jsonify({"error": {"code": code, "message": error.description or error.name}}), error.code or 500
+
+
+def _settings() -> Settings:
+    found: Settings = current_app.extensions["molva"].settings
+    return found
+
+
+def _json() -> dict[str, Any]:
+    try:
+        given = request.get_json(force=True)
+    except (HTTPException, RecursionError, ValueError):
+        raise ApiError(400, "bad_json", _("The body is not JSON")) from None
+    if not isinstance(given, dict):
+        raise ApiError(400, "bad_json", _("The body must be a JSON object"))
+    return given
+
+
+def _known(given: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
+    unknown = sorted(set(given) - fields)
+    if unknown:
+        sentence = _("There is no such field")
+        raise ApiError(422, "unknown_field", f"{sentence}: {unknown[0]}", fields=dict.fromkeys(unknown, sentence))
+    return dict(given)
+
+
+def _missing() -> ApiError:
+    return ApiError(404, "not_found", _("Page not found"))
+
+
+def _broadcast(number: int) -> Broadcast:
+    found = Broadcast.get_or_none(Broadcast.id == number) if number < 2**62 else None
+    if found is None:
+        raise _missing()
+    return found
+
+
+def _file(number: int, file_id: int) -> RecipientFile:
+    found = RecipientFile.get_or_none((RecipientFile.id == file_id) & (RecipientFile.broadcast == number))
+    if found is None:
+        raise _missing()
+    return found
+
+
+def _channel(number: int) -> Channel:
+    found = Channel.get_or_none(Channel.id == number) if number < 2**62 else None
+    if found is None:
+        raise _missing()
+    return found
+
+
+def _language() -> str:
+    return str(get_locale())[:2]
+
+
+def _number(name: str, default: int | None = None) -> int | None:
+    text = request.args.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={name: text[:50]})
+    return int(text)
+
+
+def _run(default: int) -> int | None:
+    return None if request.args.get("run") == "all" else _number("run", default)
+
+
+# --- channels ---------------------------------------------------------------------------------------
+
+
+@api.get("/channels/providers")
+@role("viewer")
+def providers() -> Response:
+    return jsonify({"items": [shapes.provider(key) for key in PROVIDERS], "next": None})
+
+
+@api.get("/channels")
+@role("viewer")
+def channel_list() -> Response:
+    rows = Channel.select().order_by(Channel.id).limit(500)
+    return jsonify({"items": [shapes.channel(_settings(), row) for row in rows], "next": None})
+
+
+@api.get("/channels/<int:number>")
+@role("viewer")
+def channel_one(number: int) -> Response:
+    return jsonify(shapes.channel(_settings(), _channel(number)))
+
+
+@api.get("/channels/<int:number>/templates")
+@role("viewer")
+def channel_templates(number: int) -> Response:
+    rows = MessageTemplate.select().where(MessageTemplate.channel == _channel(number).id).limit(7_000)
+    return jsonify({"items": [shapes.template(row) for row in rows], "next": None})
+
+
+@api.post("/channels/<int:number>/templates/sync")
+@role("sender")
+def channel_sync(number: int) -> Response:
+    try:
+        channels.sync_templates(_settings(), _channel(number).id)
+    except SendError as error:
+        words = sentences.cause(error.cause, error.detail) or {}
+        raise ApiError(502, error.cause, words.get("text", "")) from error
+    return channel_templates(number)
+
+
+@api.post("/channels/<int:number>/check")
+@role("sender")
+def channel_check(number: int) -> Response:
+    findings = channels.provider_of(_settings(), _channel(number)).check()
+    good = all(f.level != "error" for f in findings)
+    return jsonify({"ok": good, "findings": [{"level": f.level, "code": f.code, "detail": f.detail} for f in findings]})
+
+
+# --- tools ------------------------------------------------------------------------------------------
+
+
+@api.post("/sms/segments")
+@role("viewer")
+def sms_segments() -> Response:
+    text = _known(_json(), frozenset({"text"})).get("text")
+    if not isinstance(text, str) or len(text) > TEXT_MAX:
+        raise ApiError(422, "text_required", _("Enter the message text"), fields={"text": _("Enter the message text")})
+    found = segments.count(text)
+    return jsonify(found._asdict())
+
+
+@api.post("/phones/parse")
+@role("viewer")
+def phones_parse() -> Response:
+    given = _known(_json(), frozenset({"phones", "region"}))
+    phones, region = given.get("phones"), given.get("region") or _settings().region
+    if not isinstance(phones, list) or len(phones) > PHONES_MAX or not all(isinstance(p, str) for p in phones):
+        raise ApiError(422, "phones_invalid", _("This value cannot be used"), fields={"phones": "list"})
+    if region not in SUPPORTED_REGIONS:
+        raise broadcasts.Invalid({"region": broadcasts.Problem("region_unknown")})
+    found = [(p, phone.parse(p[:1000], region)) for p in phones]
+    return jsonify([{"input": p, "e164": f.e164, "reason": f.reason} for p, f in found])
+
+
+# --- broadcasts -------------------------------------------------------------------------------------
+
+
+@api.get("/broadcasts")
+@role("viewer")
+def broadcast_list() -> Response:
+    rows = broadcasts.find(
+        request.args.get("name", "")[:200], request.args.get("state", "")[:20], _number("after"), LISTED + 1
+    )
+    following = str(rows[LISTED - 1].id) if len(rows) > LISTED else None
+    return jsonify({"items": [shapes.broadcast(row) for row in rows[:LISTED]], "next": following})
+
+
+@api.post("/broadcasts")
+@role("sender")
+def broadcast_create() -> tuple[Response, int]:
+    values = _known(_json(), FIELDS)
+    return jsonify(shapes.broadcast(broadcasts.create(_settings(), values, me().name))), 201
+
+
+@api.get("/broadcasts/<int:number>")
+@role("viewer")
+def broadcast_one(number: int) -> Response:
+    row = _broadcast(number)
+    return jsonify(shapes.broadcast(row, _run(row.run)))
+
+
+@api.patch("/broadcasts/<int:number>")
+@role("sender")
+def broadcast_change(number: int) -> Response:
+    row, again = broadcasts.update(_settings(), _broadcast(number), _known(_json(), FIELDS), me().name)
+    if again:
+        for file in broadcasts.live_files(row):
+            if recipients.recheck(file):
+                tasks.read_file(file.id)
+    tasks.wake(row.id)
+    return jsonify(shapes.broadcast(row))
+
+
+@api.delete("/broadcasts/<int:number>")
+@role("sender")
+def broadcast_delete(number: int) -> tuple[str, int]:
+    broadcasts.delete(_broadcast(number), me().name)
+    return "", 204
+
+
+@api.post("/broadcasts/<int:number>/<any(start, stop, resume, clear, restart):action>")
+@role("sender")
+def broadcast_act(number: int, action: str) -> Response:
+    row = _broadcast(number)
+    given = _json() if request.get_data() else {}
+    given = _known(given, frozenset({"who"}) if action == "restart" else frozenset())
+    if action == "start":
+        row = broadcasts.start(_settings(), row, me().name)
+    elif action == "restart":
+        row = broadcasts.restart(row, str(given.get("who", "everyone")), me().name)
+        tasks.copy_run(row.id)
+    else:
+        row = {"stop": broadcasts.stop, "resume": broadcasts.resume, "clear": broadcasts.clear}[action](row, me().name)
+    tasks.wake(row.id)
+    return jsonify(shapes.broadcast(row))
+
+
+@api.get("/broadcasts/<int:number>/messages")
+@role("viewer")
+def broadcast_messages(number: int) -> Response:
+    row = _broadcast(number)
+    wanted = request.args.get("phone", "").strip().replace(" ", "")
+    chosen = reports.Filter(
+        run=_run(row.run),
+        status=request.args.get("status", ""),
+        cause=request.args.get("cause", ""),
+        file_id=_number("file"),
+        phone=("+" + wanted.lstrip("+"))[:20] if wanted else "",
+    )
+    try:
+        page = reports.messages(row, chosen, request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify({"items": [shapes.message(item) for item in page.items], "next": page.next})
+
+
+@api.get("/broadcasts/<int:number>/report.csv")
+@role("viewer")
+def broadcast_report(number: int) -> Response:
+    row = _broadcast(number)
+    return exports.report_csv(row, _run(row.run), _language())
+
+
+@api.get("/broadcasts/<int:number>/sample.csv")
+@role("viewer")
+def broadcast_sample(number: int) -> Response:
+    content = broadcasts.content(_broadcast(number))
+    data = recipients.sample_csv(content.columns if content else [], _language())
+    return Response(data, mimetype="text/csv", headers={"Content-Disposition": "attachment; filename=sample.csv"})
+
+
+@api.post("/messages/<int:number>/resolve")
+@role("sender")
+def message_resolve(number: int) -> Response:
+    how = _known(_json(), frozenset({"as"})).get("as")
+    if how not in ("sent", "resend"):
+        raise broadcasts.Invalid({"as": broadcasts.Problem("not_a_choice")})
+    row = reports.message(number) if number < 2**62 else None
+    if row is None:
+        raise _missing()
+    if not delivery.resolve(number, how, me().name):
+        raise ApiError(409, "not_allowed", _("The message is not uncertain any more"), allowed=[])
+    fresh = reports.message(number)
+    tasks.wake(0)
+    return jsonify(shapes.message(fresh) if fresh else {})
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+@api.post("/broadcasts/<int:number>/files")
+@role("sender")
+def file_upload(number: int) -> tuple[Response, int]:
+    row = _broadcast(number)
+    if (request.content_length or 0) > recipients.MAX_BYTES + 64 * 1024:
+        raise recipients.FileRefused("file_too_large", size=request.content_length)
+    given = request.files.get("file")
+    if given is None:
+        sentence = _("Choose a file")
+        raise ApiError(422, "file_missing", sentence, fields={"file": sentence})
+    file = recipients.receive(
+        row, cast(BinaryIO, given.stream), given.filename or "", _settings().uploads, request.form.to_dict(), me().name
+    )
+    tasks.read_file(file.id)
+    return jsonify(shapes.file(file)), 202
+
+
+@api.get("/broadcasts/<int:number>/files")
+@role("viewer")
+def file_list(number: int) -> Response:
+    rows = broadcasts.live_files(_broadcast(number))
+    return jsonify({"items": [shapes.file(row, False) for row in rows], "next": None})
+
+
+@api.get("/broadcasts/<int:number>/files/<int:file_id>")
+@role("viewer")
+def file_one(number: int, file_id: int) -> Response:
+    return jsonify(shapes.file(_file(number, file_id)))
+
+
+@api.get("/broadcasts/<int:number>/files/<int:file_id>/errors.csv")
+@role("viewer")
+def file_errors(number: int, file_id: int) -> Response:
+    return exports.errors_csv(_file(number, file_id), _language())
+
+
+@api.delete("/broadcasts/<int:number>/files/<int:file_id>")
+@role("sender")
+def file_delete(number: int, file_id: int) -> Response:
+    row = _broadcast(number)
+    how = request.args.get("on_delete") or row.on_file_delete
+    if how not in ("keep", "remove"):
+        raise broadcasts.Invalid({"on_delete": broadcasts.Problem("not_a_choice")})
+    if not recipients.remove(_file(number, file_id), how, _settings().uploads, me().name):
+        raise _missing()
+    tasks.wake(row.id)
+    return jsonify(shapes.broadcast(_broadcast(number)))

@@ -1,0 +1,69 @@
+"""CSV downloads, shared by pages and API: streamed, formula-safe, readable by a spreadsheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from zoneinfo import ZoneInfo
+
+from flask import Response, stream_with_context
+
+from webapp import sentences
+from worker import db, recipients, reports
+from worker.models import Broadcast, RecipientFile
+
+
+def delimiter(language: str) -> str:
+    """What the spreadsheet of this language expects."""
+    return ";" if language == "ru" else ","
+
+
+def report_csv(broadcast: Broadcast, run: int | None, language: str) -> Response:
+    """Every message of the run (None: of all) with its original columns."""
+
+    def rows() -> Iterator[list[str]]:
+        with db.connection():
+            zone = ZoneInfo(broadcast.timezone)
+            _, columns = reports.export_columns(broadcast, run)
+            yield [*reports.FIXED, *(reports.safe_cell(name) for name in columns)]
+            for row, name, cells in reports.export(broadcast, run):
+                because = sentences.cause(row.cause, row.cause_text)
+                yield [
+                    row.phone,
+                    row.status,
+                    row.cause or "",
+                    reports.safe_cell(because["text"]) if because else "",
+                    reports.safe_cell(row.provider_id or ""),
+                    str(row.run),
+                    reports.safe_cell(name),
+                    str(row.line),
+                    *(
+                        reports.local(at, zone)
+                        for at in (row.sent_at, row.delivered_at, row.read_at, row.undelivered_at)
+                    ),
+                    *(reports.safe_cell(cell) for cell in cells),
+                ]
+
+    return _csv(rows(), f"report-{broadcast.id}.csv", language)
+
+
+def errors_csv(file: RecipientFile, language: str) -> Response:
+    """Every rejected row with its reason."""
+
+    def rows() -> Iterator[list[str]]:
+        with db.connection():
+            yield ["line", "code", "reason", "column", "value", "row"]
+            for row in recipients.errors_iter(file.id):
+                reason = sentences.row_reason(row.code, row.line, row.value, row.column, row.other)
+                yield [
+                    str(row.line),
+                    row.code,
+                    *(reports.safe_cell(text or "") for text in (reason, row.column, row.value, row.original)),
+                ]
+
+    return _csv(rows(), f"errors-{file.id}.csv", language)
+
+
+def _csv(rows: Iterator[list[str]], name: str, language: str) -> Response:
+    response = Response(stream_with_context(reports.csv_lines(rows, delimiter(language))), mimetype="text/csv")
+    response.headers["Content-Disposition"] = f"attachment; filename={name}"
+    return response

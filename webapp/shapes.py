@@ -1,0 +1,156 @@
+"""The JSON shapes of the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from webapp import sentences
+from worker import broadcasts, channels, clock, recipients, rendering, reports
+from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
+from worker.providers import PROVIDERS
+from worker.settings import Settings
+from worker.states import allowed
+
+SHOWN_ERRORS = 50
+
+
+def channel(settings: Settings, row: Channel) -> dict[str, Any]:
+    where = channels.addresses(settings, row)
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "provider": row.provider,
+        "name": row.name,
+        "state": row.state,
+        "stop": sentences.cause(row.stop_reason),
+        "settings": row.settings,
+        "secrets": [f.name for f in PROVIDERS[row.provider].fields if f.secret],
+        "per_second": row.per_second,
+        "per_day": row.per_day,
+        "price": row.price,
+        "currency": row.currency,
+        "webhook_url": where.webhook,
+        **({"status_url": where.status, "inbound_url": where.inbound} if row.kind == "sms" else {}),
+    }
+
+
+def provider(key: str) -> dict[str, Any]:
+    found = PROVIDERS[key]
+    return {
+        "key": key,
+        "kind": found.kind,
+        "label": found.label,
+        "supports": sorted(found.supports),
+        "pace": found.pace,
+        "fields": [
+            {"name": f.name, "kind": f.kind, "required": f.required, "default": f.default, "choices": list(f.choices)}
+            for f in found.fields
+        ],
+    }
+
+
+def template(row: MessageTemplate) -> dict[str, Any]:
+    slots = rendering.slots(row.components, row.parameter_format)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "language": row.language,
+        "status": row.status,
+        "category": row.category,
+        "parameter_format": row.parameter_format,
+        "components": row.components,
+        "slots": [{"id": s.id, "part": s.part, "kind": s.kind, "example": s.example} for s in slots],
+        "unsupported": rendering.unsupported(row.components),
+    }
+
+
+def file(row: RecipientFile, errors: bool = True) -> dict[str, Any]:
+    shape: dict[str, Any] = {
+        "id": row.id,
+        "role": row.role,
+        "name": row.name,
+        "size": row.size,
+        "state": row.state,
+        "rows": row.rows,
+        "accepted": row.accepted,
+        "rejected": row.rejected,
+        "encoding": row.encoding,
+        "delimiter": row.delimiter,
+        "phone_column": row.phone_column,
+        "columns": row.columns,
+        "unused": row.unused,
+        "repairs": row.repairs,
+        "sample": row.sample,
+        "code": row.code,
+        "message": sentences.file_code(row.code, row.detail) if row.code else None,
+        "progress": round(min(1.0, row.done / row.size), 3) if row.size else 1.0,
+        "removed_at": clock.iso(row.removed_at),
+        "created_at": clock.iso(row.created_at),
+    }
+    if errors:
+        shape["errors"] = [
+            {
+                "line": e.line,
+                "column": e.column,
+                "code": e.code,
+                "value": e.value,
+                "message": sentences.row_reason(e.code, e.line, e.value, e.column, e.other),
+            }
+            for e in recipients.errors(row.id, 0, SHOWN_ERRORS)
+        ]
+    return shape
+
+
+def broadcast(row: Broadcast, run: int | None = -1) -> dict[str, Any]:
+    """`run`: -1 the current one, None all of them, else its number."""
+    number = row.run if run == -1 else run
+    numbers = broadcasts.count(row, number)
+    begun = reports.run_of(row, row.run)
+    detail = row.stop_detail or {}
+    return {
+        "id": row.id,
+        "name": row.name,
+        "state": row.state,
+        "stop_reason": row.stop_reason,
+        "stop": sentences.cause(detail.get("cause"), detail.get("text")),
+        "stop_text": sentences.stop_reason(row.stop_reason, row.stop_detail) or None,
+        "waiting": row.waiting["code"] if row.waiting else None,
+        "waiting_text": sentences.waiting(row.waiting) or None,
+        "waiting_until": clock.iso((row.waiting or {}).get("until")),
+        "run": row.run,
+        "channel_id": row.channel_id,
+        "text": row.text,
+        "template": {"name": row.template_name, "language": row.template_language} if row.template_name else None,
+        "variables": row.variables,
+        "region": row.region,
+        "ignore_duplicates": row.ignore_duplicates,
+        "on_file_delete": row.on_file_delete,
+        "rate_per_minute": row.rate_per_minute,
+        "speed": row.speed,
+        "send_at": clock.iso(row.send_at),
+        "timezone": row.timezone,
+        "eta": clock.iso(broadcasts.eta(row, numbers)),
+        "counters": numbers,
+        "files": [file(f, False) for f in broadcasts.live_files(row)],
+        "completed": broadcasts.is_completed(row, numbers, begun.finished_at if begun else None),
+        "allowed_actions": allowed(row.state),
+        "created_at": clock.iso(row.created_at),
+        "last_sent_at": clock.iso(row.last_sent_at),
+    }
+
+
+def message(row: reports.Row) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "phone": row.phone,
+        "status": row.status,
+        "cause": sentences.cause(row.cause, row.cause_text),
+        "provider_id": row.provider_id,
+        "line": row.line,
+        "file_id": row.file_id,
+        "run": row.run,
+        "sent_at": clock.iso(row.sent_at),
+        "delivered_at": clock.iso(row.delivered_at),
+        "read_at": clock.iso(row.read_at),
+        "undelivered_at": clock.iso(row.undelivered_at),
+    }
