@@ -6,12 +6,18 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Make the application when a server asks for it, so that the command line does not pay for it."""
+    """Make the application when a server asks for it, so that the command line does not pay for it.
+
+    Raises SchemaError, which says what to run, when the database does not fit the program.
+    """
     if name != "app":
         raise AttributeError(name)
     from webapp import create_app
+    from worker import migrations
 
-    globals()["app"] = app = create_app()
+    app = create_app()
+    migrations.require_current()
+    globals()["app"] = app
     return app
 
 

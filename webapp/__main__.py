@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import socket
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+from worker import logs
 from worker import settings as settings_module
 from worker.settings import Settings, SettingsError
+
+T = TypeVar("T")
 
 
 def _settings(data: str | None = None, host: str | None = None, port: int | None = None) -> Settings:
@@ -46,18 +50,18 @@ PORT = click.option("--port", type=click.IntRange(0, 65535), help="Port to liste
 @click.pass_context
 def main(context: click.Context, /, data: str | None, host: str | None, port: int | None) -> None:
     """Molva: one message to many people over WhatsApp and SMS. Without a command: serve."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("huey").setLevel(logging.WARNING)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     context.obj = {"data": data, "host": host, "port": port}
     if context.invoked_subcommand is None:
         context.invoke(serve)
 
 
 def _merged(context: click.Context, /, **options: Any) -> Settings:
-    return _settings(
-        **{k: options.get(k) if options.get(k) is not None else context.obj.get(k) for k in ("data", "host", "port")}
-    )
+    """The settings of the environment, then of the group's options, then of the command's own."""
+    names = ("data", "host", "port")
+    given = {k: options.get(k) if options.get(k) is not None else context.obj.get(k) for k in names}
+    settings = _settings(**given)
+    logs.configure(settings)
+    return settings
 
 
 def _serve(settings: Settings, with_children: bool) -> None:
@@ -194,14 +198,26 @@ def _password(from_stdin: bool) -> str:
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
-def _told(act: Any) -> Any:
+# What people.py refuses, as sentences for the console.
+REFUSALS = {
+    "too_short": "The password needs at least 12 characters",
+    "too_long": "The password may have at most 256 characters",
+    "common": "This password is among the first that attackers try. Choose another",
+    "email": "This is not an e-mail address",
+    "exists": "There is already a person with this e-mail",
+    "unknown": "There is no person with this e-mail",
+    "role": "The role must be admin, sender or viewer",
+}
+
+
+def _told(act: Callable[[], T]) -> T:
     """Run `act`; what people.py refuses becomes a sentence on the console."""
+    from worker import people
+
     try:
         return act()
-    except Exception as error:
-        if type(error).__module__ == "worker.people":
-            raise click.ClickException(str(error) or type(error).__name__) from error
-        raise
+    except (people.PersonRefused, people.PasswordRefused) as refused:
+        raise click.ClickException(REFUSALS[refused.code]) from refused
 
 
 @main.group()
@@ -223,39 +239,110 @@ def token_create(context: click.Context, /, name: str, role: str, **options: Any
         click.echo(_told(lambda: people.create_token(name, role, actor="command line")))
 
 
+@token.command("list")
+@DATA
+@click.pass_context
+def token_list(context: click.Context, /, **options: Any) -> None:
+    """List the tokens by their beginnings; the tokens themselves are stored nowhere."""
+    from worker import clock, db
+    from worker.models import ApiToken
+
+    _open(_merged(context, **options))
+    with db.connection():
+        for row in ApiToken.select().order_by(ApiToken.id):
+            ends = (clock.iso(row.expires_at) or "never")[:10]
+            used = (clock.iso(row.last_used_at) or "never")[:10]
+            click.echo(f"{row.prefix}…\t{row.name}\t{row.role}\tends {ends}\tlast used {used}")
+
+
+@token.command("revoke")
+@DATA
+@click.argument("name")
+@click.pass_context
+def token_revoke(context: click.Context, /, name: str, **options: Any) -> None:
+    """End the tokens with this name or beginning."""
+    from worker import db, people
+
+    _open(_merged(context, **options))
+    with db.connection():
+        gone = people.revoke_token(name.rstrip("…"), actor="command line")
+    if not gone:
+        raise click.ClickException(f"There is no token with the name or beginning {name}")
+    click.echo(f"Revoked: {gone}")
+
+
 @main.command()
 @DATA
 @HOST
 @PORT
 @click.pass_context
 def doctor(context: click.Context, /, **options: Any) -> None:
-    """Say what is wrong with this installation."""
-    from worker import db, delivery, migrations
+    """Say what is wrong with this installation; ends with 1 when something is."""
+    findings = list(_findings(_merged(context, **options)))
+    for level, text in findings:
+        click.echo(f"{level:<6}{text}")
+    sys.exit(any(level == "WRONG" for level, _text in findings))
+
+
+def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(ok, note or WRONG; the sentence) for everything that can be looked at from outside."""
+    from worker import db, delivery, migrations, people, vault
     from worker.providers import sandbox_address
 
-    settings = _merged(context, **options)
+    if not settings.database_path.exists():
+        yield "WRONG", f"there is no installation in {settings.data}; molva creates it at its first start"
+        return
+    yield _line(settings.data.stat().st_mode & 0o077 == 0, f"data folder {settings.data} is private")
     db.open_database(settings)
-    wrong = 0
-
-    def line(good: bool, text: str) -> None:
-        nonlocal wrong
-        wrong += not good
-        click.echo(("ok    " if good else "WRONG ") + text)
-
-    line(settings.data.stat().st_mode & 0o077 == 0, f"data folder {settings.data} is private")
     try:
         migrations.require_current()
-        line(True, "the database has the current schema")
+        yield "ok", "the database has the program's schema"
     except migrations.SchemaError as error:
-        line(False, str(error))
-        sys.exit(1)
+        yield "WRONG", str(error)
+        return
+    try:
+        vault.master_keys(settings)
+        yield "ok", "the secret key can be read"
+    except (vault.VaultError, OSError) as error:
+        yield "WRONG", str(error)
     with db.connection():
-        line(db.value("PRAGMA quick_check") == "ok", "the database is sound")
-        line(delivery.worker_alive(), "a worker is running (it starts with: molva)")
-    line(sandbox_address.read(settings.data) is not None, "the sandbox is running")
+        yield _line(db.value("PRAGMA quick_check") == "ok", "the database is sound")
+        yield _line(people.has_admin(), "there is an administrator (the server prints a code to make one)")
+        yield _line(delivery.worker_alive(), "a worker is running (it starts with: molva)")
+    yield _line(sandbox_address.read(settings.data) is not None, "the sandbox is running")
+    yield from _address_findings(settings)
+
+
+def _line(good: bool, text: str) -> tuple[str, str]:
+    return ("ok" if good else "WRONG"), text
+
+
+def _address_findings(settings: Settings) -> Iterator[tuple[str, str]]:
+    from worker import locks
+
+    running = locks.hold(settings.data / "serve.lock")
+    if running is None:
+        yield "ok", "the server is running"
+    else:
+        running.close()
+        free = _is_free(settings.host, settings.port)
+        yield _line(free, f"port {settings.port} is free (choose another with --port)")
     if not settings.base_url:
-        click.echo("note  MOLVA_BASE_URL is not set: real providers cannot reach the callbacks")
-    sys.exit(1 if wrong else 0)
+        yield "note", "MOLVA_BASE_URL is not set: real providers cannot reach the callbacks"
+    elif settings.base_url.startswith("http://"):
+        yield "note", "MOLVA_BASE_URL is not https: most providers refuse such callback addresses"
+    elif not settings.trusted_proxies:
+        yield "note", "MOLVA_TRUSTED_PROXIES is 0: behind a proxy, cookies are not marked Secure"
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 if __name__ == "__main__":

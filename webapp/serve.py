@@ -190,7 +190,7 @@ def serve(settings: Settings, with_children: bool = True) -> int:
 
 
 def _on_signals(workers: list[Child]) -> None:
-    """The first signal ends the loop of the server; the workers are told at once, and further signals change nothing."""
+    """The first signal tells the workers and ends the server's loop; further ones change nothing."""
 
     def leave(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
