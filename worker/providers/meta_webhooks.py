@@ -48,7 +48,9 @@ _KINDS = frozenset({*_TEXT_FIELD, "contacts", "interactive", "unsupported"})
 # Facts about earlier messages or the person, never a message of their own.
 _NOT_MESSAGES = frozenset({"system", "edit", "revoke", "request_welcome", "ephemeral"})
 _TEMPLATE_STOPS = frozenset({"PAUSED", "DISABLED", "FLAGGED", "LOCKED", "REJECTED", "PENDING_DELETION", "DELETED"})
-_ACCOUNT_STOPS = frozenset({"DISABLED_UPDATE", "ACCOUNT_DELETED", "ACCOUNT_OFFBOARDED", "ACCOUNT_RESTRICTION"})
+_ACCOUNT_STOPS = frozenset(
+    {"DISABLED_UPDATE", "ACCOUNT_DELETED", "ACCOUNT_OFFBOARDED", "ACCOUNT_RESTRICTION", "ACCOUNT_VIOLATION"}
+)
 _NOTICE_FIELDS = (b'"message_template_status_update"', b'"user_preferences"', b'"account_update"')
 _DIGITS = re.compile(r"\+?(\d{5,20})")
 _PERSON_ID = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}")
