@@ -673,7 +673,8 @@ async def _run(
 ) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    # Under `serve` a signal to the whole group must not end it before the workers have their answers.
+    loop.add_signal_handler(signal.SIGTERM, (lambda: None) if watch_stdin else stopping.set)
     loop.add_signal_handler(signal.SIGINT, (lambda: None) if watch_stdin else stopping.set)
     if watch_stdin:
         loop.add_reader(0, stopping.set)  # the end of stdin: serve closed it, or died

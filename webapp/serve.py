@@ -70,8 +70,12 @@ class Child:
                 return
             self._spawn()
 
-    def ask_to_stop(self) -> None:
+    def expect_end(self) -> None:
+        """From now on an end is no accident: it is not started again."""
         self._stopping.set()
+
+    def ask_to_stop(self) -> None:
+        self.expect_end()
         with self._birth:
             if self._process is not None and self._process.stdin is not None:
                 with contextlib.suppress(OSError):
@@ -173,7 +177,7 @@ def serve(settings: Settings, with_children: bool = True) -> int:
         server = listen(settings)
         shown, here = addresses(settings, server)
         workers, others = _children(settings, here) if with_children else ([], [])
-        _on_signals(workers)
+        _on_signals(workers, others)
         try:
             for child in (*workers, *others):
                 child.start()
@@ -189,12 +193,14 @@ def serve(settings: Settings, with_children: bool = True) -> int:
     return 0
 
 
-def _on_signals(workers: list[Child]) -> None:
+def _on_signals(workers: list[Child], others: list[Child]) -> None:
     """The first signal tells the workers and ends the server's loop; further ones change nothing."""
 
     def leave(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for other in others:
+            other.expect_end()
         for worker in workers:
             worker.ask_to_stop()
         raise SystemExit(0)

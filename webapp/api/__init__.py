@@ -22,8 +22,10 @@ from worker.settings import Settings
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
 FIELDS = frozenset(
-    ("name", "channel_id", "text", "template", "variables", "region", "ignore_duplicates")
-    + ("on_file_delete", "rate_per_minute", "send_at", "timezone")
+    {
+        *("name", "channel_id", "text", "template", "variables", "region", "ignore_duplicates"),
+        *("on_file_delete", "rate_per_minute", "send_at", "timezone"),
+    }
 )
 PHONES_MAX = 10_000
 TEXT_MAX = 20_000
