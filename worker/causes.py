@@ -90,7 +90,7 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "request_refused": (YOU, True, "http_4xx"),
     # ourselves
     "worker_lost": (PASSES, False, "worker_lost"),
-    "internal": (PROVIDER, False, "internal"),
+    "internal": (YOU, False, "internal"),
     "postponed_too_long": (PASSES, True, "postponed_too_long"),
     "cancelled": (YOU, False, "cancelled"),
     "unknown": (PROVIDER, False, ""),
