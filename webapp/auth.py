@@ -241,7 +241,8 @@ def refuse_foreign_origin() -> None:
 
 
 def _own_hosts() -> set[str]:
-    return {request.host, urlsplit(current_app.extensions["molva"].settings.base_url).netloc}
+    public = urlsplit(current_app.extensions["molva"].settings.base_url).netloc
+    return {request.host, public} - {""}
 
 
 def _has_admin() -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import phonenumbers
@@ -39,12 +40,12 @@ def percent(part: float, whole: float) -> str:
     """
     if not whole:
         return "–"
-    share = 100 * part / whole
-    if 0 < share < 0.1:
+    share = round(100 * part / whole, 1)
+    if part and not share:
         share = 0.1
-    elif 99.9 < share < 100:
+    elif share == 100 and part != whole:
         share = 99.9
-    return str(format_percent(share / 100, None if share == int(share) else "#,##0.0%", get_locale()))
+    return str(format_percent(Decimal(str(share)) / 100, locale=get_locale(), decimal_quantization=False))
 
 
 def filesize(size: int) -> str:

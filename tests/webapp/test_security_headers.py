@@ -81,7 +81,8 @@ def unsafe_routes(app: Flask) -> list[tuple[str, str]]:
     for rule in app.url_map.iter_rules():
         if rule.rule.startswith(("/api/", "/hooks/")):
             continue  # a bearer token, a signature: nothing that a foreign page could send along
-        path = re.sub(r"<(?:[^:>]+:)?[^>]+>", "1", rule.rule)
+        path = re.sub(r"<any\((\w+)[^>]*>", r"\1", rule.rule)
+        path = re.sub(r"<(?:[^:>]+:)?[^>]+>", "1", path)
         found += [(method, path) for method in (rule.methods or set()) & set(auth.UNSAFE)]
     return sorted(found)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
-from wtforms import PasswordField, SelectField, StringField
-from wtforms.validators import InputRequired, Length
+from wtforms import PasswordField, StringField
+from wtforms.validators import AnyOf, InputRequired, Length
 
 from webapp.words import LANGUAGES, THEMES
 from worker.people import PASSWORD_MAX, PASSWORD_MIN
@@ -44,8 +44,8 @@ class PasswordForm(FlaskForm):  # type: ignore[misc]
 
 
 class LanguageForm(FlaskForm):  # type: ignore[misc]
-    language = SelectField(_l("Language"), choices=list(LANGUAGES.items()))
+    language = StringField(validators=[AnyOf(LANGUAGES)])
 
 
 class ThemeForm(FlaskForm):  # type: ignore[misc]
-    theme = SelectField(_l("Theme"), choices=list(THEMES.items()))
+    theme = StringField(validators=[AnyOf(THEMES)])

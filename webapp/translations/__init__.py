@@ -97,9 +97,10 @@ def as_mo(catalogue: Catalog) -> bytes:
 
 def refresh() -> list[str]:
     """Collect, update, compile; the texts that still need a translation."""
-    catalogue = updated(read(), collect())
+    written = as_po(updated(read(), collect()))
+    catalogue = read_po(io.BytesIO(written), locale="ru")
     CATALOGUE.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in ((CATALOGUE, as_po(catalogue)), (COMPILED, as_mo(catalogue))):
+    for path, content in ((CATALOGUE, written), (COMPILED, as_mo(catalogue))):
         fresh = path.with_suffix(".new")
         fresh.write_bytes(content)
         fresh.replace(path)
