@@ -6,7 +6,7 @@ Every such change raises the epoch, so a slice that began earlier finds nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -442,6 +442,30 @@ def count(broadcast: Broadcast, run: int | None) -> dict[str, int]:
     )
     numbers = {status: int(found.get(status, 0)) for status in MESSAGE_STATUSES}
     return {"total": sum(numbers.values()), **numbers}
+
+
+def count_each(found: Sequence[Broadcast]) -> dict[int, dict[str, int]]:
+    """As `count`, for the current run of each of these broadcasts at once."""
+    numbers = {broadcast.id: {"total": 0, **dict.fromkeys(MESSAGE_STATUSES, 0)} for broadcast in found}
+    marks = ",".join("?" * len(numbers))
+    for id_, status, n in db.rows(
+        "SELECT c.broadcast_id, c.status, SUM(c.n) FROM counter c"  # noqa: S608
+        " JOIN broadcast b ON b.id = c.broadcast_id AND b.run = c.run"
+        f" WHERE c.broadcast_id IN ({marks}) GROUP BY c.broadcast_id, c.status",
+        list(numbers),
+    ):
+        numbers[id_][status] = int(n)
+        numbers[id_]["total"] += int(n)
+    return numbers
+
+
+def finished_at_each(found: Sequence[Broadcast]) -> dict[int, int | None]:
+    """When the current run of each of these broadcasts ended."""
+    ids = [broadcast.id for broadcast in found]
+    current = Run.select(Run.broadcast, Run.finished_at).join(Broadcast).where(
+        Broadcast.id.in_(ids) & (Run.number == Broadcast.run)
+    )
+    return dict.fromkeys(ids) | dict(current.tuples())
 
 
 def left(numbers: Mapping[str, int]) -> int:

@@ -224,6 +224,11 @@ def cause_groups(broadcast: Broadcast, run: int | None) -> list[tuple[str, str, 
     ]
 
 
+def replied(broadcast: Broadcast) -> int:
+    """How many people answered this broadcast, whichever run they got."""
+    return int(db.value("SELECT COUNT(DISTINCT phone) FROM inbound WHERE broadcast_id = ?", [broadcast.id]) or 0)
+
+
 def file_counts(broadcast: Broadcast, run: int) -> dict[int, dict[str, int]]:
     """Messages by status for each file of one run, from the counters."""
     found: dict[int, dict[str, int]] = {}

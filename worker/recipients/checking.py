@@ -124,25 +124,31 @@ class _Check:
         self.bad: list[tuple[Any, ...]] = []
 
     def run(self) -> None:
-        encoding, delimiter, rows = self._open()
+        try:
+            encoding, delimiter, rows = self._open()
+        except FileRefused:
+            self._note(columns=[], sample=[], unused=[])
+            raise
         sample: list[list[str]] = []
         for row in rows:
             sample.append(row)
             if len(sample) >= 20 and any(any(cell.strip() for cell in r) for r in sample):
                 break
-        head = read_head(
-            sample, self.parser, self.file.options.get("phone_column"), self.content.columns if self.content else []
-        )
-        renderer = self._bind(head)
-        with db.write():
-            RecipientFile.update(
-                encoding=encoding,
-                delimiter=delimiter,
-                columns=head.columns,
-                unused=head.unused,
-                phone_column=head.columns[head.phone],
-                sample=[[cell[:VALUE_MAX] for cell in row[:50]] for row in sample[: SAMPLE_ROWS + 1]],
-            ).where(RecipientFile.id == self.file.id).execute()
+        seen = {
+            "encoding": encoding,
+            "delimiter": delimiter,
+            "sample": [[cell[:VALUE_MAX] for cell in row[:50]] for row in sample[: SAMPLE_ROWS + 1]],
+        }
+        try:
+            head = read_head(
+                sample, self.parser, self.file.options.get("phone_column"), self.content.columns if self.content else []
+            )
+            renderer = self._bind(head)
+        except FileRefused:
+            # By what was read a person chooses the encoding, the delimiter or the phone column.
+            self._note(**seen, columns=_top(sample), unused=[])
+            raise
+        self._note(**seen, columns=head.columns, unused=head.unused, phone_column=head.columns[head.phone])
         self._load_seen()
         # Excel counts the header as row 1; without a header the first person stands in row 1.
         for number, row in enumerate(_chain(sample, rows), 1):
@@ -157,6 +163,11 @@ class _Check:
             self._finish("refused", code="no_valid_rows", detail={})
         else:
             self._finish("ready", code=None, detail=None)
+
+    def _note(self, **columns: Any) -> None:
+        """Keep what is known of the file before its rows are read."""
+        with db.write():
+            RecipientFile.update(**columns).where(RecipientFile.id == self.file.id).execute()
 
     def _open(self) -> tuple[str | None, str | None, Iterator[list[str]]]:
         data = self.path.read_bytes()
@@ -298,6 +309,12 @@ class _Check:
             repairs=self.repairs,
             done=self.file.size,
         )
+
+
+def _top(sample: list[list[str]]) -> list[str]:
+    """The first row that is not blank, for people to choose a column from."""
+    first = next((row for row in sample if any(cell.strip() for cell in row)), [])
+    return [cell.strip()[:VALUE_MAX] for cell in first[:50]]
 
 
 def _chain(sample: list[list[str]], rest: Iterator[list[str]]) -> Iterator[list[str]]:
