@@ -462,10 +462,13 @@ def count_each(found: Sequence[Broadcast]) -> dict[int, dict[str, int]]:
 def finished_at_each(found: Sequence[Broadcast]) -> dict[int, int | None]:
     """When the current run of each of these broadcasts ended."""
     ids = [broadcast.id for broadcast in found]
-    current = Run.select(Run.broadcast, Run.finished_at).join(Broadcast).where(
-        Broadcast.id.in_(ids) & (Run.number == Broadcast.run)
+    marks = ",".join("?" * len(ids))
+    ended = db.rows(
+        "SELECT r.broadcast_id, r.finished_at FROM run r"  # noqa: S608
+        f" JOIN broadcast b ON b.id = r.broadcast_id AND b.run = r.number WHERE b.id IN ({marks})",
+        ids,
     )
-    return dict.fromkeys(ids) | dict(current.tuples())
+    return dict.fromkeys(ids) | dict(ended)
 
 
 def left(numbers: Mapping[str, int]) -> int:
