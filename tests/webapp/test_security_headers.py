@@ -35,8 +35,7 @@ def faulty(app: Flask) -> Flask:
 
 
 @pytest.mark.parametrize(
-    "path", ["/login", "/settings", "/no-such-page", "/static/app.css", "/static/nothing.css", "/healthz", "/crash"]
-    + ["/api/v1/nothing", "/logout", "/favicon.ico", "/hooks/nobody"]
+    "path", ["/login", "/settings", "/no-such-page", "/static/app.css", "/static/nothing.css", "/healthz", "/crash", "/api/v1/nothing", "/logout", "/favicon.ico", "/hooks/nobody"]
 )
 def test_every_answer_is_guarded(faulty: Flask, stranger: Browser, path: str) -> None:
     answer = stranger.get(path)
@@ -194,7 +193,7 @@ def test_a_body_that_is_too_large_gets_a_readable_answer(sender: Browser) -> Non
     body = {"file": (b"x" * 13 * 1024 * 1024).decode()}
     page = sender.post("/theme", body)
     assert page.status_code == 413
-    assert "Файл больше 10 МБ" in page.text
+    assert "Файл больше 10\u00a0МБ" in page.text
     fragment = sender.post("/theme", body, htmx=True)
     assert fragment.headers["HX-Retarget"] == "find [data-upload-error]"
     assert "<html" not in fragment.text
