@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ROWS = {
     0: "settings clock phone segments",
-    1: "db models migrations vault locks",
+    1: "db models migrations vault locks logs",
     2: "states optouts throttle rendering providers counters audit causes people",
     3: "broadcasts recipients sender delivery inbox reports channels retention",
     4: "tasks __main__",

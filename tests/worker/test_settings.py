@@ -42,7 +42,7 @@ def test_every_variable_is_read() -> None:
 
 
 def test_an_unknown_variable_is_an_error_that_names_it() -> None:
-    with pytest.raises(SettingsError, match="MOLVA_PROT is not a setting.*MOLVA_PORT"):
+    with pytest.raises(SettingsError, match=r"MOLVA_PROT is not a setting.*MOLVA_PORT"):
         from_env({"MOLVA_PROT": "8000"})
 
 

@@ -75,7 +75,7 @@ def trial() -> Response:
     values = {
         "name": _("My first broadcast"),
         "channel_id": channel.id,
-        "text": _("Hello, {{ name }}! This is a trial message."),
+        "text": _("Hello, {{ name }}. This is a trial message."),
         "rate_per_minute": 600,
     }
     row = use.create(_settings(), values, me().name)
