@@ -62,3 +62,66 @@ def test_only_tasks_knows_huey_and_only_settings_reads_the_environment() -> None
             assert "os.environ" not in source, path
         if path.name != "clock.py":
             assert "time.time(" not in source and "datetime.now(" not in source, path
+
+
+# The sandbox is a foreign server beside the house: it imports nothing of it but the worker.
+WEB_ROWS = {"pages": 1, "api": 1, "app": 2, "serve": 3, "__main__": 3}
+
+
+def test_a_web_module_imports_only_from_its_row_and_above() -> None:
+    for path in modules("webapp"):
+        own = path.relative_to(ROOT / "webapp").parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "webapp" and len(parts) > 1:
+                assert WEB_ROWS.get(parts[1], 0) <= WEB_ROWS.get(own, 0), f"{path.name} imports {name}"
+
+
+def test_only_pages_and_api_know_blueprints() -> None:
+    for path in modules("webapp"):
+        if WEB_ROWS.get(path.relative_to(ROOT / "webapp").parts[0].removesuffix(".py")) != 1:
+            assert "flask.Blueprint" not in set(imports(path)) or path.name == "assets.py", path
+
+
+def test_only_the_clock_asks_for_the_time_in_the_web_too() -> None:
+    for path in modules("webapp"):
+        if path.name == "sandbox.py":
+            continue  # a foreign server that happens to ship with us, with a clock of its own
+        source = path.read_text(encoding="utf-8")
+        assert "time.time(" not in source and "datetime.now(" not in source, path
+
+
+def test_no_two_modules_import_each_other() -> None:
+    names = {dotted(path): path for folder in ("webapp", "worker") for path in modules(folder)}
+    graph = {name: {i for i in top_level_imports(path) if i in names} - {name} for name, path in names.items()}
+    seen: dict[str, bool] = {}  # True: on the way down, False: done
+
+    def visit(name: str, way: list[str]) -> None:
+        assert not seen.get(name), " → ".join([*way, name])
+        if name not in seen:
+            seen[name] = True
+            for other in sorted(graph[name]):
+                visit(other, [*way, name])
+            seen[name] = False
+
+    for name in sorted(graph):
+        visit(name, [])
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def top_level_imports(path: Path) -> Iterator[str]:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            submodules = [f"{node.module}.{name.name}" for name in node.names]
+            files = [ROOT.joinpath(*name.split(".")) for name in submodules]
+            found = [n for n, f in zip(submodules, files, strict=True) if f.with_suffix(".py").exists() or f.is_dir()]
+            yield from found
+            if len(found) < len(submodules):
+                yield node.module
