@@ -166,7 +166,7 @@ class _Cleaner:
 
     def _region(self, value: Any) -> None:
         region = value or self.settings.region
-        if region not in phonenumbers.SUPPORTED_REGIONS:
+        if not isinstance(region, str) or region not in phonenumbers.SUPPORTED_REGIONS:
             self._bad("region", "region_unknown")
         self.columns["region"] = region
 
@@ -330,7 +330,7 @@ def _whole(value: Any) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
-        return value
+        return value if abs(value) < 2**62 else None
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 12:
         return int(value)
     return None

@@ -371,9 +371,9 @@ def _file_facts(file: RecipientFile) -> dict[str, Any]:
 
 
 def _file(number: int, file_id: int) -> RecipientFile:
-    found: RecipientFile | None = RecipientFile.get_or_none(
-        (RecipientFile.id == file_id) & (RecipientFile.broadcast == number)
-    )
+    found: RecipientFile | None = None
+    if max(number, file_id) < 2**62:
+        found = RecipientFile.get_or_none((RecipientFile.id == file_id) & (RecipientFile.broadcast == number))
     if found is None:
         abort(404)
     return found

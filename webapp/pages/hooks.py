@@ -26,6 +26,8 @@ def callback(key: str, path: str = "") -> Response:
         abort(404)
     if (request.content_length or 0) > BODY_MAX:
         abort(413)
+    # Counted while reading as well: a chunked body declares no length.
+    request.max_content_length = BODY_MAX
     raw = RawCallback(
         request.method,
         path,

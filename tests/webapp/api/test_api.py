@@ -68,6 +68,9 @@ def test_a_broadcast_has_its_shape(client: FlaskClient, api: Headers, sms: int) 
         ({"send_at": "2026-02-30T00:00"}, "send_at"),
         ({"region": "XX"}, "region"),
         ({"colour": "red"}, "colour"),
+        ({"region": ["RU"]}, "region"),
+        ({"channel_id": 2**70}, "channel_id"),
+        ({"text": 5}, "text"),
         ({"on_file_delete": "burn"}, "on_file_delete"),
         ({"ignore_duplicates": "yes"}, "ignore_duplicates"),
     ],
@@ -78,7 +81,7 @@ def test_a_wrong_value_is_named(client: FlaskClient, api: Headers, sms: int, cha
     assert field in answer.json["error"]["fields"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 10_000, b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 10_000, b"\xff", b'{"name": "\\ud800"}'])
 def test_broken_json_is_a_400(client: FlaskClient, api: Headers, body: bytes) -> None:
     answer = client.post("/api/v1/broadcasts", data=body, headers=api["sender"])
     assert answer.status_code == 400
@@ -86,7 +89,13 @@ def test_broken_json_is_a_400(client: FlaskClient, api: Headers, body: bytes) ->
 
 
 def test_unknown_ids_are_not_found(client: FlaskClient, api: Headers) -> None:
-    for path in ("broadcasts/999", "broadcasts/999/messages", "channels/999", f"broadcasts/{10**30}"):
+    for path in (
+        "broadcasts/999",
+        "broadcasts/999/messages",
+        "channels/999",
+        f"broadcasts/{10**30}",
+        f"broadcasts/1/files/{10**30}",
+    ):
         assert client.get(f"/api/v1/{path}", headers=api["sender"]).status_code == 404
 
 
@@ -176,3 +185,10 @@ def test_a_forged_callback_is_refused(client: FlaskClient, settings: Settings, s
     key = channels.sandbox_accounts(settings)[1]["key"]
     assert client.post(f"/hooks/{key}/status", data=b"{}").status_code == 403
     assert client.post("/hooks/unknown/status", data=b"{}").status_code == 404
+
+
+def test_a_callback_without_a_length_is_still_capped(client: FlaskClient, settings: Settings, sms: int) -> None:
+    key = channels.sandbox_accounts(settings)[1]["key"]
+    body = io.BytesIO(b"x" * (4 * 1024 * 1024))
+    answer = client.post(f"/hooks/{key}/status", input_stream=body, environ_overrides={"wsgi.input_terminated": True})
+    assert answer.status_code == 413
