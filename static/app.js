@@ -143,7 +143,8 @@
   /* ---- a plain form is sent once, however often its button is pressed */
   on("submit", (event) => {
     const form = event.target;
-    if (form.method !== "post" || form.hasAttribute("hx-post") || event.defaultPrevented) return;
+    const download = event.submitter && event.submitter.hasAttribute("formaction"); // the page stays
+    if (form.method !== "post" || form.hasAttribute("hx-post") || event.defaultPrevented || download) return;
     if (form.dataset.sent) return event.preventDefault();
     form.dataset.sent = "1";
     setTimeout(() => delete form.dataset.sent, 10000); // an answer that is a download leaves the page standing
@@ -171,7 +172,8 @@
       return;
     }
     drop.querySelector(".drop-text").textContent = `${file.name} · ${size(file.size)}`;
-    if (input.form && input.form.hasAttribute("data-upload")) input.form.requestSubmit();
+    const box = drop.closest("[data-upload]");
+    if (box && window.htmx) window.htmx.trigger(box, "upload");
   }
   on("change", (event) => {
     const drop = event.target.matches("input[type=file]") && event.target.closest("[data-drop]");
@@ -189,27 +191,27 @@
       }
     });
   }
-  function bar(form, percent, text) {
-    const box = form.querySelector("[data-upload-progress]");
+  function bar(uploading, percent, text) {
+    const box = uploading.querySelector("[data-upload-progress]");
     if (!box) return;
     box.hidden = percent === null;
     box.querySelector("progress").value = percent || 0;
     box.querySelector(".progress-text").textContent = text;
   }
   on("htmx:xhr:progress", (event) => {
-    const form = event.target.closest("form[data-upload]");
-    const drop = form && form.querySelector("[data-drop]");
+    const uploading = event.target.closest("[data-upload]");
+    const drop = uploading && uploading.querySelector("[data-drop]");
     const { loaded, total, lengthComputable } = event.detail;
     if (!drop || !lengthComputable) return;
     const p = Math.floor((100 * loaded) / total);
     const words = { p, a: size(loaded), b: size(total) };
-    bar(form, p, loaded < total ? fill(drop.dataset.uploading, words) : drop.dataset.checking);
+    bar(uploading, p, loaded < total ? fill(drop.dataset.uploading, words) : drop.dataset.checking);
   });
   on("htmx:afterRequest", (event) => {
-    const form = event.target.closest("form[data-upload]");
-    if (!form) return;
-    bar(form, null, "");
-    const input = form.querySelector("input[type=file]");
+    const uploading = event.target.closest("[data-upload]");
+    if (!uploading) return;
+    bar(uploading, null, "");
+    const input = uploading.querySelector("input[type=file]");
     if (input) input.value = "";
   });
 

@@ -63,6 +63,16 @@ def errors_csv(file: RecipientFile, language: str) -> Response:
     return _csv(rows(), f"errors-{file.id}.csv", language)
 
 
+def sample_csv(columns: list[str], language: str) -> Response:
+    """The file template of a broadcast: its columns and one example row."""
+    return csv_file(recipients.sample_csv(columns, language), "sample.csv")
+
+
+def csv_file(data: bytes, name: str) -> Response:
+    """A small file that is ready."""
+    return Response(data, mimetype="text/csv", headers={"Content-Disposition": f"attachment; filename={name}"})
+
+
 def _csv(rows: Iterator[list[str]], name: str, language: str) -> Response:
     response = Response(stream_with_context(reports.csv_lines(rows, delimiter(language))), mimetype="text/csv")
     response.headers["Content-Disposition"] = f"attachment; filename={name}"

@@ -41,8 +41,24 @@ def with_toast(response: Response, text: str, level: str = "ok") -> Response:
     if level not in LEVELS:
         raise ValueError(f"no toast level {level}")
     # A dict is JSON-escaped; a plain string would put Russian letters raw into a header.
-    response.headers["HX-Trigger"] = json.dumps({"toast": {"level": level, "text": text}})
+    return tell(response, "toast", {"level": level, "text": text})
+
+
+def tell(response: Response, event: str, detail: Any = None) -> Response:
+    """Let the page know that something happened; parts that listen for it load themselves anew."""
+    told = json.loads(response.headers.get("HX-Trigger", "{}"))
+    response.headers["HX-Trigger"] = json.dumps({**told, event: detail})
     return response
+
+
+def question(template: str, *, status: int = 200, **context: Any) -> Response:
+    """A question before a deed: what stands in the dialog of the page, or a page of its own."""
+    if asked():
+        answer = partial(template, status=status, **context)
+        answer.headers["HX-Retarget"] = "#dialog"
+        answer.headers["HX-Reswap"] = "innerHTML"
+        return answer
+    return make_response(render_template("shared/question.html", body=template, **context), status)
 
 
 def redirect(url: str, *, toast: str = "", level: str = "ok") -> Response:

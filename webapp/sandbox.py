@@ -307,6 +307,8 @@ class Emulator:
                 await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
             pass
+        except asyncio.CancelledError:
+            pass  # the emulator closes: whoever waits for an answer gets none
         finally:
             if task is not None:
                 self._connections.discard(task)

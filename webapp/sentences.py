@@ -7,7 +7,10 @@ from typing import Any
 
 from flask_babel import gettext as _
 
-from worker.broadcasts import Problem
+from webapp import words
+from worker import causes
+from worker.broadcasts import NotAllowed, Problem
+from worker.reports import Event
 
 Facts = Mapping[str, Any]
 
@@ -20,7 +23,7 @@ def problem(found: Problem) -> str:
     """Why a value cannot be used, or why a broadcast cannot start."""
     facts: dict[str, Any] = {"v": "", "slot": "", "name": "", "min": 1, "max": 0, "status": "", "language": ""}
     facts.update({key: _names(value) for key, value in found.facts.items()})
-    words = {
+    known = {
         "name_required": _("Enter a name"),
         "name_too_long": _("The name is too long, up to %(max)s characters are possible", **facts),
         "name_invalid": _("The name has a character that cannot be shown"),
@@ -53,15 +56,16 @@ def problem(found: Problem) -> str:
         "not_a_boolean": _("Say yes or no"),
         "variables_invalid": _("The variables cannot be read"),
     }
-    return str(words.get(found.code, _("This value cannot be used")))
+    return str(known.get(found.code, _("This value cannot be used")))
 
 
 def file_code(code: str, detail: Facts | None) -> str:
     """Why a whole file was refused."""
     facts: dict[str, Any] = {"n": "", "c": "", "max": "", "cols": "", "size": ""}
     facts.update({key: _names(value) for key, value in (detail or {}).items()})
-    words = {
+    known = {
         "file_too_large": _("The file is over 10 MB. Split it and upload the second part by “Append to the list”"),
+        "file_missing": _("Choose a file"),
         "file_empty": _("The file is empty"),
         "file_binary": _("This is not a text file. Save the table as “CSV UTF-8”"),
         "encoding_unknown": _("The encoding could not be detected. Choose it from the list"),
@@ -77,7 +81,7 @@ def file_code(code: str, detail: Facts | None) -> str:
         "too_many_rows": _("Too many rows: %(n)s, up to %(max)s are possible", **facts),
         "too_many_files": _("Too many files: up to %(max)s are possible", **facts),
     }
-    return str(words.get(code, _("The file cannot be used")))
+    return str(known.get(code, _("The file cannot be used")))
 
 
 def row_reason(code: str, line: int, value: str | None, column: str | None, other: Facts | None) -> str:
@@ -89,7 +93,7 @@ def row_reason(code: str, line: int, value: str | None, column: str | None, othe
         if facts["file"]:
             return str(_("Row %(n)s: duplicate, the number is already in “%(file)s”, row %(m)s", **facts))
         return str(_("Row %(n)s: duplicate, the number is already in row %(m)s", **facts))
-    words: dict[str, Callable[[], str]] = {
+    known: dict[str, Callable[[], str]] = {
         "blank_row": lambda: _("Row %(n)s: blank", **facts),
         "phone_missing": lambda: _("Row %(n)s: no phone number", **facts),
         "phone_invalid": lambda: _("Row %(n)s: “%(v)s” is not a phone number", **facts),
@@ -105,79 +109,17 @@ def row_reason(code: str, line: int, value: str | None, column: str | None, othe
         "text_too_long": lambda: _("Row %(n)s: the text is too long, %(m)s of %(max)s", **facts),
         "too_many_columns": lambda: _("Row %(n)s: more cells than columns. A value may contain the delimiter", **facts),
     }
-    return str(words[code]()) if code in words else code
+    return str(known[code]()) if code in known else code
 
 
 def cause(code: str | None, detail: str | None = None) -> dict[str, str] | None:
-    """Why a message is not delivered: code, words, who can fix it, what to do."""
+    """Why a message is not delivered: code, words, who can fix it, what to do; None when nothing is wrong."""
     if not code:
         return None
-    person, you, provider, passes = _("recipient"), _("you"), _("provider"), _("it passes")
-    unreachable = (_("The provider is unreachable: retried automatically"), passes, _("Wait"))
-    unclear = (
-        _("The request left, no answer came. Most likely it was sent. It is never repeated by itself"),
-        passes,
-        _("Wait for a delivery report, or decide"),
-    )
-    words = {
-        "131026": (_("The number is not on WhatsApp or cannot receive this. Send an SMS"), person, _("Send an SMS")),
-        "131049": (
-            _("WhatsApp limits marketing to this person. Try again after a day at the earliest"),
-            passes,
-            _("Try again after a day"),
-        ),
-        "131050": (
-            _("The person has opted out of marketing. The number is on the stop list"),
-            person,
-            _("Nothing to do"),
-        ),
-        "132000": (
-            _("The variables do not fit the template. Check their number and format"),
-            you,
-            _("Check the variables"),
-        ),
-        "132001": (
-            _("The template does not exist or is not approved in this language"),
-            you,
-            _("Choose another template"),
-        ),
-        "132015": (_("The template is paused for quality"), you, _("Choose another template")),
-        "190": (_("The access key is refused. Renew it in the channel settings"), you, _("Renew the key")),
-        "130429": (_("Too fast for the provider: slowed down automatically"), passes, _("Wait")),
-        "sms_throttled": (_("Too fast for the provider: slowed down automatically"), passes, _("Wait")),
-        "sms_bad_token": (_("The access key is refused. Renew it in the channel settings"), you, _("Renew the key")),
-        "sms_no_balance": (_("The provider account is out of money. Top it up"), you, _("Top up the account")),
-        "sms_bad_sender": (
-            _("The sender name is not registered. Arrange it with the provider"),
-            you,
-            _("Register the sender name"),
-        ),
-        "sms_unknown_subscriber": (_("No such number"), person, _("Correct the number")),
-        "sms_absent": (_("The phone was off or out of reach for too long"), person, _("Try again later")),
-        "sms_barred": (_("The subscriber is barred by the operator"), person, _("Nothing to do")),
-        "sms_rejected": (
-            _("The operator did not let the message through. Check the text and the contract"),
-            provider,
-            _("Check the text"),
-        ),
-        "sms_bad_text": (
-            _("The operator did not let the message through. Check the text and the contract"),
-            you,
-            _("Check the text"),
-        ),
-        "opted_out": (_("The number is on the stop list"), person, _("Nothing to do")),
-        "connect_failed": unreachable,
-        "dns": unreachable,
-        "tls": (_("The secure connection to the provider failed"), you, _("Check the address of the channel")),
-        "variable_missing": (_("A value is missing in the file"), you, _("Correct the file")),
-    }
-    text, who, advice = words.get(
-        code,
-        unclear
-        if code in ("timeout", "connection_lost", "worker_lost", "internal", "unreadable") or code.startswith("http_5")
-        else (_("An answer we do not know: “%(text)s”", text=detail or code), provider, _("Ask the provider")),
-    )
-    return {"code": code, "text": str(text), "who": str(who), "advice": str(advice)}
+    found = causes.cause(code)
+    text, advice = words.CAUSES[found.key]
+    shown = str(text) % {"text": detail or code} if found.key == "unknown" else str(text)
+    return {"code": code, "text": shown, "who": str(words.WHO[found.who]), "advice": str(advice)}
 
 
 def stop_reason(code: str | None, detail: Facts | None) -> str:
@@ -186,22 +128,64 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
     if not code:
         return ""
     because = cause(facts.get("cause"), facts.get("text"))
-    words = because["text"] if because else ""
+    why = because["text"] if because else ""
     if code == "person":
         return str(_("Stopped: %(user)s", user=facts.get("by", "")))
     if code == "missed":
         return str(_("Stopped: the server was down at the start time"))
     if code == "same_error":
-        return str(_("Stopped: the same error for %(n)s recipients in a row: %(cause)s", n=facts.get("n"), cause=words))
-    return str(_("Stopped: %(cause)s", cause=words))
+        return str(_("Stopped: the same error for %(n)s recipients in a row: %(cause)s", n=facts.get("n"), cause=why))
+    return str(_("Stopped: %(cause)s", cause=why))
 
 
 def waiting(found: Facts | None) -> str:
     """Why a running broadcast waits."""
-    words = {
+    known = {
         "provider_asked": _("Waiting: the provider asks to wait"),
         "rate": _("Waiting: the next message leaves at its turn"),
         "retry": _("Waiting: some messages are tried again later"),
         "file_checking": _("Waiting: a file is still being checked"),
     }
-    return str(words.get(str(found["code"]), "")) if found else ""
+    return str(known.get(str(found["code"]), "")) if found else ""
+
+
+def changed(error: NotAllowed) -> str:
+    """Somebody was faster: what the broadcast is now."""
+    state = words.BROADCAST_STATES[error.state].label
+    return str(_("The broadcast has changed: it is now “%(state)s”. Nothing was done", state=state))
+
+
+def failed_call(code: str | None, detail: str | None) -> str:
+    """Why a call to a provider that a person asked for did not succeed, and what to do."""
+    because = cause(code, detail)
+    if because is None:
+        return ""
+    said = f" ({detail})" if detail and detail not in because["text"] else ""
+    return f"{because['text']}{said}. {because['advice']}"
+
+
+def finding(code: str, detail: str) -> str:
+    """One result of "Check connection"."""
+    text = words.FINDINGS.get(code)
+    return str(text) % {"text": detail} if text is not None else failed_call(code, detail)
+
+
+def special(key: str, kind: str) -> str:
+    """What one of the special numbers of the sandbox does."""
+    return str(words.SPECIAL_SMS.get(key) or words.SPECIAL[key] if kind == "sms" else words.SPECIAL[key])
+
+
+def event(found: Event) -> str:
+    """One line of the story of a message."""
+    if found.kind == "reply":
+        return str(_("The person replied: “%(text)s”", text=found.detail or found.code))
+    if found.kind == "own" and found.code == "sending":
+        return str(_("Taken from the queue"))
+    label = str(words.MESSAGE_STATUSES[found.code].label if found.code in words.MESSAGE_STATUSES else found.code)
+    if found.kind == "attempt":
+        label = str(words.OUTCOMES.get(found.code, found.code))
+    elif found.kind == "report":
+        label = str(_("Delivery report: %(status)s", status=label.lower()))
+    because = cause(found.cause, found.detail)
+    detail = because["text"] if because else found.detail
+    return f"{label}: {detail}" if detail else label

@@ -21,6 +21,7 @@ TICK = 1.0
 RECOVER_EVERY = 30.0
 BEAT_EVERY = 5.0
 DRAIN_PAUSE = 0.2
+ASK_AGAIN = 600.0
 CALLBACK_LIFE = 7 * 24 * clock.HOUR
 
 
@@ -41,10 +42,12 @@ class WorkerProcess:
             for name, step, pause in (
                 ("tick", self._tick, TICK),
                 ("callbacks", self._callbacks, DRAIN_PAUSE),
-                ("imports", self._imports, TICK),
+                ("leftovers", self._leftovers, TICK),
+                ("templates", self._templates, TICK),
             )
         ]
         self._recovered = self._beaten = clock.monotonic()
+        self._asked: dict[int, tuple[float, float]] = {}  # channel → when to ask again, the pause after that
 
     def _register(self) -> int:
         now = clock.now()
@@ -83,12 +86,6 @@ class WorkerProcess:
         now = clock.monotonic()
         if broadcasts.start_due():
             self.sender.wake()
-        for (broadcast_id,) in db.rows(
-            "SELECT r.broadcast_id FROM run r JOIN broadcast b ON b.id = r.broadcast_id AND b.run = r.number"
-            " WHERE r.copied = 0 AND r.started_at < ?",
-            [clock.now() - 10 * clock.SECOND],
-        ):
-            broadcasts.copy_run(broadcast_id)
         if now - self._beaten > BEAT_EVERY:
             self._beaten = now
             delivery.heartbeat(self.owner)
@@ -98,10 +95,13 @@ class WorkerProcess:
             broadcasts.sweep_removed()
             self._forget()
             self.sender.wake()
-        for (channel_id,) in db.rows(
-            "SELECT id FROM channel WHERE kind = 'waba' AND templates_synced_at IS NULL LIMIT 5"
-        ):
-            tasks.run_sync_templates(channel_id)
+
+    def _templates(self) -> None:
+        """Fetch the templates of channels that have none yet, ever more rarely while that fails."""
+        for (channel_id,) in db.rows("SELECT id FROM channel WHERE kind = 'waba' AND templates_synced_at IS NULL"):
+            due, pause = self._asked.get(channel_id, (0.0, TICK))
+            if clock.monotonic() >= due and tasks.run_sync_templates(channel_id) is None:
+                self._asked[channel_id] = (clock.monotonic() + pause, min(2 * pause, ASK_AGAIN))
 
     def _forget(self) -> None:
         """Raw callbacks live for a week after they were applied."""
@@ -116,8 +116,14 @@ class WorkerProcess:
             pass
         delivery.join_orphans()
 
-    def _imports(self) -> None:
-        """Files whose nudge was lost, or whose reader died: taken up by anyone after a moment."""
+    def _leftovers(self) -> None:
+        """Work whose nudge was lost, or whose worker died: taken up by anyone after a moment."""
+        for (broadcast_id,) in db.rows(
+            "SELECT r.broadcast_id FROM run r JOIN broadcast b ON b.id = r.broadcast_id AND b.run = r.number"
+            " WHERE r.copied = 0 AND r.started_at < ?",
+            [clock.now() - 10 * clock.SECOND],
+        ):
+            broadcasts.copy_run(broadcast_id)
         for file in (
             RecipientFile.select()
             .where((RecipientFile.state == "checking") & RecipientFile.removed_at.is_null())

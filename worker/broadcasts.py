@@ -551,8 +551,8 @@ def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
 
     Raises Invalid when something forbids the start and NotAllowed when the state does.
     """
-    action = "schedule" if _lies_ahead(broadcast) else "start"
-    if broadcast.state not in BROADCAST[action].source or broadcast.state == "stopped":
+    action = "schedule" if lies_ahead(broadcast) else "start"
+    if broadcast.state not in BROADCAST[action].source:
         raise NotAllowed("start", broadcast)
     found = problems(broadcast)
     if found:
@@ -566,18 +566,9 @@ def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
     return Broadcast.get_by_id(broadcast.id)
 
 
-def _lies_ahead(broadcast: Broadcast) -> bool:
-    # Start pressed on a scheduled broadcast means: now.
+def lies_ahead(broadcast: Broadcast) -> bool:
+    """Whether Start means: at the start time. Pressed on a scheduled broadcast it means: now."""
     return broadcast.state != "scheduled" and broadcast.send_at is not None and broadcast.send_at > clock.now()
-
-
-def schedule(broadcast: Broadcast, actor: str) -> Broadcast:
-    """Put a stopped broadcast (or a draft) back on its start time, which must lie ahead."""
-    if broadcast.send_at is None or broadcast.send_at <= clock.now():
-        raise Invalid({"send_at": Problem("send_at_past")})
-    with db.write():
-        _take(broadcast, "schedule", actor, **_NO_STOP)
-    return Broadcast.get_by_id(broadcast.id)
 
 
 def _take(broadcast: Broadcast, action: str, actor: str, **columns: Any) -> None:

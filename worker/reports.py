@@ -169,32 +169,45 @@ def message(message_id: int) -> Row | None:
     return Row(*found[0]) if found else None
 
 
+def broadcast_id(row: Row) -> int:
+    """The broadcast that a message belongs to."""
+    return int(db.value("SELECT broadcast_id FROM recipient_file WHERE id = ?", [row.file_id]) or 0)
+
+
+def cells(file: RecipientFile, row: Row) -> list[tuple[str, str]]:
+    """(column, value) of the row of the file that a message was made of."""
+    values = json.loads(row.row) if row.row else [row.phone]
+    names = file.columns or ["phone"]
+    return [(name, value) for name, value in zip(names, values, strict=False) if name]
+
+
 class Event(NamedTuple):
-    """One line of a message's story. `kind`: sending, attempt, report, reply; `code` a status or outcome."""
+    """One line of a message's story. `kind`: own, attempt, report, reply; `code` a status or an outcome."""
 
     at: int
     kind: str
     code: str
+    cause: str | None
     detail: str | None
 
 
 def story(message_id: int) -> list[Event]:
     """What happened to one message, oldest first: attempts, reports, replies."""
     events = [
-        Event(at, "attempt", outcome, f"{code or ''} {detail or ''}".strip() or None)
+        Event(at, "attempt", outcome, code, detail)
         for at, outcome, code, detail in db.rows(
             "SELECT at, outcome, code, detail FROM attempt WHERE message_id = ? ORDER BY id LIMIT 100", [message_id]
         )
     ]
     events += [
-        Event(at, "report", status, f"{code or ''} {detail or ''}".strip() or None)
+        Event(at, "report", status, code, detail)
         for at, status, code, detail in db.rows(
             "SELECT at, status, code, detail FROM delivery_report WHERE message_id = ? ORDER BY id LIMIT 100",
             [message_id],
         )
     ]
     events += [
-        Event(at, "reply", kind, text)
+        Event(at, "reply", kind, None, text)
         for at, kind, text in db.rows(
             "SELECT at, kind, text FROM inbound WHERE message_id = ? ORDER BY id LIMIT 100", [message_id]
         )
@@ -203,7 +216,7 @@ def story(message_id: int) -> list[Event]:
     if row is not None:
         for at, code in ((row.sending_at, "sending"), (row.sent_at, "sent")):
             if at is not None:
-                events.append(Event(at, "own", code, row.provider_id if code == "sent" else None))
+                events.append(Event(at, "own", code, None, row.provider_id if code == "sent" else None))
     return sorted(events, key=lambda event: event.at)
 
 

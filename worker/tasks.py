@@ -128,5 +128,5 @@ def run_sync_templates(channel_id: int) -> int | None:
     try:
         return channels.sync_templates(_Process.settings, channel_id)
     except SendError as error:
-        log.warning("templates of channel %d: %s", channel_id, error.cause)
+        log.info("templates of channel %d: %s", channel_id, error.cause)
         return None

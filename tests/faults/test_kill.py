@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.product import Product, wait
+from tests.product import Product, wait
 from worker import db
 from worker.models import Broadcast
 

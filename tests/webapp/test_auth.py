@@ -72,9 +72,7 @@ def test_a_foreign_next_is_never_followed(stranger: Browser) -> None:
 
 def test_a_local_next_is_followed(stranger: Browser) -> None:
     assert stranger.get("/settings?x=1").headers["Location"] == "/login?next=/settings?x%3D1"
-    answer = stranger.post(
-        "/login?next=/settings%3Fx%3D1", {"email": "sender@example.org", "password": PASSWORD}
-    )
+    answer = stranger.post("/login?next=/settings%3Fx%3D1", {"email": "sender@example.org", "password": PASSWORD})
     assert answer.headers["Location"] == "/settings?x=1"
 
 
@@ -127,7 +125,9 @@ def test_next_refuses(target: str) -> None:
     assert local_path(target) is None
 
 
-@pytest.mark.parametrize("target", ["/", "/broadcasts", "/broadcasts/7?tab=errors", "/optouts?q=%2B7900", "/x?u=http://a"])
+@pytest.mark.parametrize(
+    "target", ["/", "/broadcasts", "/broadcasts/7?tab=errors", "/optouts?q=%2B7900", "/x?u=http://a"]
+)
 def test_next_follows(target: str) -> None:
     assert local_path(target) == target
 
@@ -191,14 +191,28 @@ def test_a_hash_with_another_cost_is_renewed_at_sign_in(stranger: Browser, users
 
 @pytest.mark.parametrize(
     "password",
-    ["password1234", "Password1234!", "qwertyuiop123", "aaaaaaaaaaaa", "abcabcabcabc", "123456789012", "1q2w3e4r5t6y", "пароль123456", "йцукенгшщзхъ", "me@example.org", "!!!!!!!!!!!!!"],
+    [
+        "password1234",
+        "Password1234!",
+        "qwertyuiop123",
+        "aaaaaaaaaaaa",
+        "abcabcabcabc",
+        "123456789012",
+        "1q2w3e4r5t6y",
+        "пароль123456",
+        "йцукенгшщзхъ",
+        "me@example.org",
+        "!!!!!!!!!!!!!",
+    ],
 )
 def test_a_password_from_the_first_guesses_is_refused(password: str) -> None:
     with pytest.raises(people.PasswordRefused, match="common"):
         people.check_password(password, "me@example.org")
 
 
-@pytest.mark.parametrize("password", [PASSWORD, "correct battery horse", "x7!kd92mzqpw", "длинная фраза из слов", "p" * 1 + "q7" * 63 + "z"])
+@pytest.mark.parametrize(
+    "password", [PASSWORD, "correct battery horse", "x7!kd92mzqpw", "длинная фраза из слов", "p" * 1 + "q7" * 63 + "z"]
+)
 def test_other_passwords_are_fine(password: str) -> None:
     people.check_password(password, "me@example.org")
 

@@ -1,69 +1,323 @@
-"""The pages of a broadcast, in a browser without JavaScript."""
+"""The pages of a broadcast, in a browser with and without JavaScript."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+import json
+import re
 
 import pytest
 
-from worker import broadcasts, channels, recipients
-from worker.models import Broadcast, RecipientFile
+from tests import make
+from tests.people import Browser
+from worker import broadcasts, channels, clock, recipients
+from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
 from worker.settings import Settings
+
+FORM = {"name": "Sale", "kind": "sms", "text": "Hi {{name}}", "rate_per_minute": "60", "when": "now"}
+FORM |= {"on_file_delete": "keep", "ignore_duplicates": "y", "timezone": "Europe/Moscow"}
 
 
 @pytest.fixture
-def draft(settings: Settings, database: None) -> Broadcast:
-    sms = channels.ensure_sandbox(settings)[1]
-    row = broadcasts.create(
-        settings, {"name": "Sale", "channel_id": sms.id, "text": "Hi {{name}}", "rate_per_minute": 60}, "test"
+def sandbox(settings: Settings, database: Settings) -> dict[str, Channel]:
+    return {channel.kind: channel for channel in channels.ensure_sandbox(settings)}
+
+
+@pytest.fixture
+def template(sandbox: dict[str, Channel]) -> MessageTemplate:
+    body = {"type": "BODY", "text": "Hi {{1}}, code {{2}}", "example": {"body_text": [["Anna", "7"]]}}
+    now = clock.now()
+    return MessageTemplate.create(
+        channel=sandbox["waba"],
+        name="welcome",
+        language="ru",
+        status="APPROVED",
+        category="UTILITY",
+        parameter_format="POSITIONAL",
+        components=[body],
+        synced_at=now,
     )
+
+
+@pytest.fixture
+def draft(settings: Settings, sandbox: dict[str, Channel]) -> Broadcast:
+    values = {"name": "Sale", "channel_id": sandbox["sms"].id, "text": "Hi {{name}}", "rate_per_minute": 60}
+    row = broadcasts.create(settings, values, "test")
     data = b"phone,name\n+79010000001,<b>A</b>\n123,B\n"
     file = recipients.receive(row, io.BytesIO(data), "a.csv", settings.uploads, {}, "test")
     recipients.check(file.id, None, broadcasts.content(row), True, settings.uploads)
     return Broadcast.get_by_id(row.id)
 
 
-def test_an_empty_list_offers_the_sandbox(sender: Any, settings: Settings) -> None:
-    channels.ensure_sandbox(settings)
-    page = sender.get("/broadcasts")
-    assert page.status_code == 200
-    assert "/broadcasts/try" in page.text
-    assert sender.get("/broadcasts/trial.csv").status_code == 200
+def state(row: Broadcast) -> str:
+    return str(Broadcast.get_by_id(row.id).state)
 
 
-def test_the_form_the_page_and_the_report_open(sender: Any, draft: Broadcast) -> None:
-    for path in ("new", f"{draft.id}", f"{draft.id}/edit", f"{draft.id}/report", f"{draft.id}/progress", "new?kind=waba"):
-        page = sender.get(f"/broadcasts/{path}")
-        assert page.status_code == 200, path
-        assert "<b>A</b>" not in page.text
+# --- the list
 
 
-def test_a_wrong_form_comes_back_with_what_was_typed(sender: Any, settings: Settings, database: None) -> None:
-    channels.ensure_sandbox(settings)
-    page = sender.post("/broadcasts/new", data={"name": "Kept words", "kind": "sms", "rate_per_minute": "0", "text": "x"})
+def test_an_empty_list_offers_the_sandbox_and_its_sample(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    assert "/broadcasts/try" in sender.page("/broadcasts")
+    sample = sender.get("/broadcasts/trial.csv", headers={"Accept-Language": "ru"})
+    assert sample.data.startswith(b"\xef\xbb\xbf") and "телефон;имя" in sample.text
+    answer = sender.post("/broadcasts/try", {"form_token": "once"})
+    again = sender.post("/broadcasts/try", {"form_token": "once"})
+    assert answer.headers["Location"] == again.headers["Location"]  # pressed twice: one draft
+    assert Broadcast.select().count() == 1
+    assert "Моя первая рассылка" in sender.page(answer.headers["Location"])
+
+
+def test_the_list_finds_by_a_part_of_the_name_whatever_its_case(sender: Browser, database: Settings) -> None:
+    make.broadcast(name="Осенняя распродажа")
+    make.broadcast(name="Winter 100%")
+    for wanted, others in (("РАСПРО", "Winter"), ("100%", "Осенняя"), ("w", "Осенняя")):
+        page = sender.partial("/broadcasts/list", query_string={"name": wanted}).text
+        assert others not in page and "<a href" in page
+    assert "Nothing was found" in sender.page("/broadcasts?name=zzz", headers={"Accept-Language": "en"})
+    assert sender.get("/broadcasts?state=nonsense").status_code == 404
+
+
+def test_a_long_list_comes_in_pages_that_do_not_repeat(sender: Browser, database: Settings) -> None:
+    channel = make.channel()
+    for n in range(70):
+        make.broadcast(name=f"Number {n:02d}", channel=channel)
+    seen: list[str] = []
+    url: str | None = "/broadcasts"
+    while url:
+        page = sender.page(url, headers={"Accept-Language": "en"})
+        seen += re.findall(r"Number \d\d", page)
+        found = re.search(r'href="(/broadcasts\?[^"]*before=\d+[^"]*)">Next', page)
+        url = found[1].replace("&amp;", "&") if found else None
+    assert seen == [f"Number {n:02d}" for n in reversed(range(70))]
+
+
+# --- the settings form
+
+
+def test_a_form_becomes_a_draft_and_its_page(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    data = FORM | {"channel_sms": str(sandbox["sms"].id), "form_token": "t1"}
+    data |= {"file": (io.BytesIO(b"phone,name\n+79010000001,A\n"), "list.csv")}
+    answer = sender.post("/broadcasts/new", data, content_type="multipart/form-data")
+    assert answer.status_code == 303
+    row = Broadcast.get()
+    assert (row.name, row.text, row.state, row.rate_per_minute) == ("Sale", "Hi {{name}}", "draft", 60)
+    assert answer.headers["Location"] == f"/broadcasts/{row.id}"
+    assert RecipientFile.get().name == "list.csv"  # without JavaScript the file comes with the form
+
+
+def test_the_same_form_sent_twice_is_one_draft(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    data = FORM | {"channel_sms": str(sandbox["sms"].id), "form_token": "t1"}
+    first, second = (sender.post("/broadcasts/new", data).headers["Location"] for _ in range(2))
+    assert first == second and Broadcast.select().count() == 1
+
+
+def test_a_wrong_form_comes_back_with_what_was_typed(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    data = FORM | {
+        "name": "",
+        "text": "Kept {{ words",
+        "rate_per_minute": "0",
+        "when": "at",
+        "send_at": "2001-01-01T10:00",
+    }
+    page = sender.post("/broadcasts/new", data)
     assert page.status_code == 422
-    assert "Kept words" in page.text and 'id="rate_per_minute-error"' in page.text
+    assert "Kept {{ words" in page.text
+    for field in ("name", "text", "rate_per_minute", "send_at"):
+        assert f'id="{field}-error"' in page.text, field
+    assert 'value="2001-01-01T10:00"' in page.text
     assert Broadcast.select().count() == 0
 
 
-def test_start_stop_resume_clear_by_their_buttons(sender: Any, draft: Broadcast) -> None:
-    for action, state in (("start", "running"), ("stop", "stopped"), ("resume", "running"), ("clear", "draft")):
-        assert sender.post(f"/broadcasts/{draft.id}/{action}").status_code == 303
-        assert Broadcast.get_by_id(draft.id).state == state
-    assert sender.post(f"/broadcasts/{draft.id}/stop").status_code == 303  # pressed too late: the same page
-    assert Broadcast.get_by_id(draft.id).state == "draft"
+@pytest.mark.parametrize("rate", ["60 000", "1", "60000", "6,000"])
+def test_a_rate_may_be_grouped_by_people(sender: Browser, sandbox: dict[str, Channel], rate: str) -> None:
+    data = FORM | {"channel_sms": str(sandbox["sms"].id), "rate_per_minute": rate}
+    assert sender.post("/broadcasts/new", data).status_code == 303
+    assert Broadcast.get().rate_per_minute == int(re.sub(r"\D", "", rate))
 
 
-def test_a_file_is_uploaded_and_deleted(sender: Any, draft: Broadcast) -> None:
-    data = {"file": (io.BytesIO(b"phone,name\n+79010000009,Z\n"), "b.csv")}
-    assert sender.post(f"/broadcasts/{draft.id}/files", data=data).status_code == 303
-    file = RecipientFile.select().order_by(RecipientFile.id.desc()).first()
-    assert sender.post(f"/broadcasts/{draft.id}/files/{file.id}/delete", data={"how": "remove"}).status_code == 303
-    assert RecipientFile.get_by_id(file.id).removed_how == "remove"
+@pytest.mark.parametrize("rate", ["0", "60001", "-1", "abc", "1.5", "", "9" * 400, "²"])
+def test_an_impossible_rate_is_refused_beside_its_field(
+    sender: Browser, sandbox: dict[str, Channel], rate: str
+) -> None:
+    data = FORM | {"channel_sms": str(sandbox["sms"].id), "rate_per_minute": rate}
+    page = sender.post("/broadcasts/new", data)
+    assert (page.status_code, 'id="rate_per_minute-error"' in page.text) == (422, True)
 
 
-def test_a_viewer_may_look_and_not_touch(viewer: Any, draft: Broadcast) -> None:
-    assert viewer.get(f"/broadcasts/{draft.id}").status_code == 200
+def test_switching_the_kind_swaps_the_fields_and_loses_nothing(sender: Browser, template: MessageTemplate) -> None:
+    typed = FORM | {"text": "Do not lose me", "kind": "waba"}
+    waba = sender.post("/broadcasts/form", typed, htmx=True).text
+    assert 'id="template"' in waba and 'id="text"' not in waba and "Do not lose me" in waba
+    chosen = typed | {"template": "welcome|ru", "slot.body.1.source": "column", "slot.body.1.column": "имя"}
+    bound = sender.post("/broadcasts/form", chosen, htmx=True).text
+    assert 'value="имя"' in bound and "slot.body.2.column" in bound
+    back = sender.post("/broadcasts/form", chosen | {"kind": "sms"}, htmx=True).text
+    assert 'name="template" value="welcome|ru"' in back and 'value="имя"' in back and "Do not lose me" in back
+
+
+def test_without_javascript_the_same_switch_is_a_button(sender: Browser, template: MessageTemplate) -> None:
+    page = sender.post("/broadcasts/new", FORM | {"kind": "waba", "refresh": "1"})
+    assert page.status_code == 200 and 'id="template"' in page.text and 'value="Sale"' in page.text
+    assert Broadcast.select().count() == 0
+
+
+def test_a_waba_form_binds_every_variable(sender: Browser, template: MessageTemplate) -> None:
+    data = FORM | {"kind": "waba", "channel_waba": str(template.channel_id), "template": "welcome|ru"}
+    data |= {"slot.body.1.source": "column", "slot.body.1.column": "name", "slot.body.1.fallback": "friend"}
+    missing = sender.post("/broadcasts/new", data)
+    assert missing.status_code == 422 and 'id="slot.body.2-error"' in missing.text
+    data |= {"slot.body.2.source": "value", "slot.body.2.value": "42"}
+    assert sender.post("/broadcasts/new", data).status_code == 303
+    row = Broadcast.get()
+    assert row.variables == {"body.1": {"column": "name", "fallback": "friend"}, "body.2": {"value": "42"}}
+    page = sender.page(f"/broadcasts/{row.id}/edit")
+    assert 'value="friend"' in page and 'value="42"' in page
+
+
+def test_a_draft_may_be_incomplete(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    assert sender.post("/broadcasts/new", {"name": "", "draft": "1", "kind": "sms"}).status_code == 303
+    row = Broadcast.get()
+    page = sender.page(f"/broadcasts/{row.id}", headers={"Accept-Language": "en"})
+    assert "Before the start" in page and f"/broadcasts/{row.id}/start" not in page
+
+
+def test_a_file_dropped_on_a_new_form_makes_it_a_draft(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    data = FORM | {"form_token": "t9", "name": "", "rate_per_minute": "0"}
+    data |= {"file": (io.BytesIO(b"phone,name\n+79010000001,A\n"), "list.csv")}
+    answer = sender.post("/broadcasts/form/files", data, htmx=True, content_type="multipart/form-data")
+    row = Broadcast.get()
+    assert answer.status_code == 200 and "list.csv" in answer.text
+    assert answer.headers["HX-Replace-Url"] == f"/broadcasts/{row.id}/edit"
+    assert (row.name, row.text) == ("", "Hi {{name}}")  # what could be kept was kept
+    saved = sender.post("/broadcasts/new", FORM | {"form_token": "t9", "channel_sms": str(sandbox["sms"].id)})
+    assert saved.headers["Location"] == f"/broadcasts/{row.id}"
+    assert Broadcast.select().count() == 1
+
+
+def test_an_empty_file_dropped_on_the_form_is_refused_in_place(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    data = FORM | {"form_token": "t9", "file": (io.BytesIO(b""), "list.csv")}
+    answer = sender.post("/broadcasts/form/files", data, htmx=True, content_type="multipart/form-data")
+    assert answer.status_code == 422 and "data-upload-error" in answer.text
+    assert RecipientFile.select().count() == 0
+
+
+def test_the_counter_speaks_while_one_types(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    plain = sender.post("/broadcasts/form/counter", {"text": "x" * 161}, htmx=True).text
+    assert "161" in plain and "GSM-7" in plain and "2" in plain
+    odd = sender.post("/broadcasts/form/counter", {"text": "a—b"}, htmx=True).text
+    assert "UCS-2" in odd and "—" in odd
+
+
+def test_the_end_time_follows_the_rate(sender: Browser, draft: Broadcast) -> None:
+    slow = sender.post("/broadcasts/form/end", {"id": str(draft.id), "rate_per_minute": "1"}, htmx=True).text
+    wrong = sender.post("/broadcasts/form/end", {"id": str(draft.id), "rate_per_minute": "x"}, htmx=True).text
+    assert re.search(r"\d\d:\d\d", slow) and not re.search(r"\d\d:\d\d", wrong)
+
+
+def test_the_file_template_has_exactly_the_needed_columns(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    russian = {"Accept-Language": "ru"}
+    answer = sender.post("/broadcasts/sample.csv", FORM | {"text": "{{имя}} {{ город | Москва }}"}, headers=russian)
+    assert answer.data.decode("utf-8-sig").splitlines()[0] == "телефон;имя;город"
+    assert answer.data.startswith(b"\xef\xbb\xbf")
+    english = sender.post("/broadcasts/sample.csv", FORM, headers={"Accept-Language": "en"})
+    assert english.data.decode("utf-8-sig").splitlines()[0] == "phone,name"
+
+
+def test_after_the_start_only_name_rate_and_policy_change(sender: Browser, draft: Broadcast) -> None:
+    sender.post(f"/broadcasts/{draft.id}/start")
+    page = sender.page(f"/broadcasts/{draft.id}/edit")
+    assert 'id="text"' not in page and 'id="name"' in page
+    data = {"name": "New name", "text": "Forged", "rate_per_minute": "120", "on_file_delete": "remove"}
+    assert sender.post(f"/broadcasts/{draft.id}/edit", data).status_code == 303
+    row = Broadcast.get_by_id(draft.id)
+    assert (row.name, row.text, row.rate_per_minute) == ("New name", "Hi {{name}}", 120)
+
+
+# --- the live page
+
+
+def test_pages_show_what_a_file_says_as_text(sender: Browser, draft: Broadcast) -> None:
+    for path in ("", "/edit", "/report", "/live", "/start"):
+        assert "<b>A</b>" not in sender.page(f"/broadcasts/{draft.id}{path}"), path
+
+
+def test_buttons_ask_with_numbers_and_then_act(sender: Browser, draft: Broadcast) -> None:
+    url = f"/broadcasts/{draft.id}"
+    question = sender.partial(f"{url}/start")
+    assert "+7" in question.text and question.headers["HX-Retarget"] == "#dialog"
+    for action, now in (("start", "running"), ("stop", "stopped"), ("resume", "running"), ("clear", "draft")):
+        assert sender.post(f"{url}/{action}").status_code == 303
+        assert state(draft) == now
+    assert sender.post(f"{url}/stop").status_code == 303  # pressed too late: the same page
+    assert state(draft) == "draft"
+
+
+def test_with_htmx_a_button_answers_with_the_new_state(sender: Browser, draft: Broadcast) -> None:
+    url = f"/broadcasts/{draft.id}"
+    started = sender.post(f"{url}/start", htmx=True)
+    assert started.status_code == 200 and f"{url}/stop" in started.text and 'id="live"' in started.text
+    again = sender.post(f"{url}/start", htmx=True)  # a second browser
+    assert again.status_code == 200 and f"{url}/stop" in again.text
+    assert json.loads(again.headers["HX-Trigger"])["toast"]["level"] == "info"
+
+
+def test_a_question_that_came_too_late_leads_back(sender: Browser, draft: Broadcast) -> None:
+    answer = sender.get(f"/broadcasts/{draft.id}/restart")
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/broadcasts/{draft.id}")
+
+
+def test_the_live_part_says_nothing_while_nothing_changes(sender: Browser, draft: Broadcast, clock: object) -> None:
+    url = f"/broadcasts/{draft.id}/live"
+    mark = re.search(r"mark=([0-9a-f]{8})", sender.partial(url).text)
+    assert mark is not None
+    assert sender.partial(f"{url}?mark={mark[1]}").status_code == 204
+    sender.post(f"/broadcasts/{draft.id}/rate", {"rate_per_minute": "61"})
+    assert sender.partial(f"{url}?mark={mark[1]}").status_code == 200
+
+
+def test_a_missing_button_says_why(sender: Browser, draft: Broadcast) -> None:
+    sender.post(f"/broadcasts/{draft.id}/start")
+    page = sender.page(f"/broadcasts/{draft.id}", headers={"Accept-Language": "en"})
+    assert "Only a stopped broadcast can be resumed" in page
+    assert "Only a running broadcast can be stopped" not in page
+
+
+def test_a_stopped_broadcast_names_cause_and_cure(sender: Browser, database: Settings) -> None:
+    detail = {"cause": "190", "text": "Error validating access token"}
+    row = make.broadcast(state="stopped", stop_reason="channel", stop_detail=detail, stopped_at=clock.now())
+    page = sender.page(f"/broadcasts/{row.id}", headers={"Accept-Language": "en"})
+    assert "The access key is refused" in page and "Renew it in the channel settings" in page
+
+
+def test_start_with_a_time_ahead_schedules(sender: Browser, draft: Broadcast) -> None:
+    Broadcast.update(send_at=clock.now() + clock.HOUR).where(Broadcast.id == draft.id).execute()
+    sender.post(f"/broadcasts/{draft.id}/start")
+    assert state(draft) == "scheduled"
+    sender.post(f"/broadcasts/{draft.id}/start")  # pressed once more it means: now
+    assert state(draft) == "running"
+
+
+def test_a_draft_is_deleted_after_asking(sender: Browser, draft: Broadcast) -> None:
+    assert "a.csv" not in sender.page(f"/broadcasts/{draft.id}/delete")
+    assert state(draft) == "draft"
+    assert sender.post(f"/broadcasts/{draft.id}/delete").headers["Location"] == "/broadcasts"
+    assert Broadcast.select().count() == 0
+
+
+def test_a_viewer_may_look_and_not_touch(viewer: Browser, draft: Broadcast) -> None:
+    page = viewer.page(f"/broadcasts/{draft.id}")
+    assert "/start" not in page and "data-upload" not in page
     assert viewer.post(f"/broadcasts/{draft.id}/start").status_code == 403
-    assert viewer.get("/broadcasts/999").status_code == 404
+    assert viewer.get("/broadcasts/new").status_code == 403
+    for path in ("999", "99999999999999999999999", "999/live", "999/report"):
+        assert viewer.get(f"/broadcasts/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("language", ["ru", "en"])
+@pytest.mark.parametrize("face", ["draft", "scheduled", "running", "stopped", "finished"])
+def test_every_state_has_its_pages(sender: Browser, database: Settings, face: str, language: str) -> None:
+    row = make.broadcast(state=face, send_at=clock.now() + clock.HOUR, last_sent_at=clock.now())
+    file = make.file(row, run=1)
+    make.messages(file, "queued", "sent", "delivered", "uncertain", "failed", cause="131026")
+    for path in ("", "/live", "/edit", "/report", "/files", f"/files/{file.id}", f"/files/{file.id}/delete"):
+        assert sender.page(f"/broadcasts/{row.id}{path}", headers={"Accept-Language": language})

@@ -35,7 +35,16 @@ def run(data: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_an_account_is_added_listed_and_given_a_new_password(run: Run, data: Path) -> None:
-    added = run("user", "add", "--email", "Anna@example.org", "--role", "admin", "--password-stdin", typed="seven quiet rivers\n")
+    added = run(
+        "user",
+        "add",
+        "--email",
+        "Anna@example.org",
+        "--role",
+        "admin",
+        "--password-stdin",
+        typed="seven quiet rivers\n",
+    )
     assert added.exit_code == 0, added.output
     assert run("user", "list").output == "anna@example.org\tadmin\tactive\n"
     changed = run("user", "password", "--email", "anna@example.org", "--password-stdin", typed="another quiet river\n")

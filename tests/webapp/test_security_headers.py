@@ -35,7 +35,20 @@ def faulty(app: Flask) -> Flask:
 
 
 @pytest.mark.parametrize(
-    "path", ["/login", "/settings", "/no-such-page", "/static/app.css", "/static/nothing.css", "/healthz", "/crash", "/api/v1/nothing", "/logout", "/favicon.ico", "/hooks/nobody"]
+    "path",
+    [
+        "/login",
+        "/settings",
+        "/no-such-page",
+        "/static/app.css",
+        "/static/nothing.css",
+        "/healthz",
+        "/crash",
+        "/api/v1/nothing",
+        "/logout",
+        "/favicon.ico",
+        "/hooks/nobody",
+    ],
 )
 def test_every_answer_is_guarded(faulty: Flask, stranger: Browser, path: str) -> None:
     answer = stranger.get(path)
@@ -132,7 +145,9 @@ def test_known_hosts_are_served(stranger: Browser, host: str) -> None:
     assert stranger.client.get("/login", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "a@b", "localhost.evil"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "a@b", "localhost.evil"]
+)
 def test_unknown_hosts_are_refused(stranger: Browser, host: str) -> None:
     assert stranger.client.get("/login", headers={"Host": host}).status_code == 400
 

@@ -168,7 +168,11 @@ def test_children_leave_when_the_server_is_killed(server: Server) -> None:
 def test_a_second_server_on_the_same_data_is_refused_in_words(server: Server) -> None:
     server.start()
     second = subprocess.run(
-        [*COMMAND, "--data", str(server.data), "--port", "0"], env=ENVIRONMENT, capture_output=True, text=True, timeout=20
+        [*COMMAND, "--data", str(server.data), "--port", "0"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=20,
     )
     assert second.returncode == 1
     assert "Another Molva already serves the data folder" in second.stderr
@@ -234,7 +238,11 @@ def test_it_starts_within_a_second_and_a_half(server: Server) -> None:
 
 def test_an_unknown_variable_ends_the_start_with_its_name(tmp_path: Path) -> None:
     tried = subprocess.run(
-        [*COMMAND, "--data", str(tmp_path)], env=ENVIRONMENT | {"MOLVA_PROT": "1"}, capture_output=True, text=True, timeout=20
+        [*COMMAND, "--data", str(tmp_path)],
+        env=ENVIRONMENT | {"MOLVA_PROT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=20,
     )
     assert tried.returncode == 1
     assert "MOLVA_PROT" in tried.stderr and "Traceback" not in tried.stderr

@@ -6,19 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
-from flask import Blueprint, Response, current_app, jsonify, request
-from flask_babel import get_locale
+from flask import Blueprint, Response, abort, jsonify, request
 from flask_babel import gettext as _
 from phonenumbers import SUPPORTED_REGIONS
 from werkzeug.exceptions import HTTPException
 
-from webapp import exports, sentences, shapes
+from webapp import controls, drafts, exports, lookup, sentences, shapes
 from webapp.auth import me, role
 from worker import broadcasts, channels, delivery, phone, recipients, reports, segments, tasks
-from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
+from worker.models import Channel, MessageTemplate
 from worker.providers import PROVIDERS
 from worker.providers.base import SendError
-from worker.settings import Settings
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -57,7 +55,7 @@ def _invalid(error: broadcasts.Invalid) -> tuple[Response, int]:
 
 @api.errorhandler(broadcasts.NotAllowed)
 def _not_allowed(error: broadcasts.NotAllowed) -> tuple[Response, int]:
-    message = _("The broadcast has changed: it is now “%(state)s”. Nothing was done", state=error.state)
+    message = sentences.changed(error)
     return jsonify({"error": {"code": "not_allowed", "message": message, "allowed": error.allowed}}), 409
 
 
@@ -65,17 +63,6 @@ def _not_allowed(error: broadcasts.NotAllowed) -> tuple[Response, int]:
 def _refused(error: recipients.FileRefused) -> tuple[Response, int]:
     status = 413 if error.code == "file_too_large" else 422
     return jsonify({"error": {"code": error.code, "message": sentences.file_code(error.code, error.detail)}}), status
-
-
-@api.errorhandler(HTTPException)
-def _http(error: HTTPException) -> tuple[Response, int]:
-    code = (error.name or "error").lower().replace(" ", "_")
-    return jsonify({"error": {"code": code, "message": error.description or error.name}}), error.code or 500
-
-
-def _settings() -> Settings:
-    found: Settings = current_app.extensions["molva"].settings
-    return found
 
 
 def _json() -> dict[str, Any]:
@@ -107,37 +94,6 @@ def _known(given: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
     return dict(given)
 
 
-def _missing() -> ApiError:
-    return ApiError(404, "not_found", _("Page not found"))
-
-
-def _broadcast(number: int) -> Broadcast:
-    found = Broadcast.get_or_none(Broadcast.id == number) if number < 2**62 else None
-    if found is None:
-        raise _missing()
-    return found
-
-
-def _file(number: int, file_id: int) -> RecipientFile:
-    found = None
-    if max(number, file_id) < 2**62:
-        found = RecipientFile.get_or_none((RecipientFile.id == file_id) & (RecipientFile.broadcast == number))
-    if found is None:
-        raise _missing()
-    return found
-
-
-def _channel(number: int) -> Channel:
-    found = Channel.get_or_none(Channel.id == number) if number < 2**62 else None
-    if found is None:
-        raise _missing()
-    return found
-
-
-def _language() -> str:
-    return str(get_locale())[:2]
-
-
 def _number(name: str, default: int | None = None) -> int | None:
     text = request.args.get(name, "")
     if not text:
@@ -164,19 +120,19 @@ def providers() -> Response:
 @role("viewer")
 def channel_list() -> Response:
     rows = Channel.select().order_by(Channel.id).limit(500)
-    return jsonify({"items": [shapes.channel(_settings(), row) for row in rows], "next": None})
+    return jsonify({"items": [shapes.channel(lookup.settings(), row) for row in rows], "next": None})
 
 
 @api.get("/channels/<int:number>")
 @role("viewer")
 def channel_one(number: int) -> Response:
-    return jsonify(shapes.channel(_settings(), _channel(number)))
+    return jsonify(shapes.channel(lookup.settings(), lookup.channel(number)))
 
 
 @api.get("/channels/<int:number>/templates")
 @role("viewer")
 def channel_templates(number: int) -> Response:
-    rows = MessageTemplate.select().where(MessageTemplate.channel == _channel(number).id).limit(7_000)
+    rows = MessageTemplate.select().where(MessageTemplate.channel == lookup.channel(number).id).limit(7_000)
     return jsonify({"items": [shapes.template(row) for row in rows], "next": None})
 
 
@@ -184,7 +140,7 @@ def channel_templates(number: int) -> Response:
 @role("sender")
 def channel_sync(number: int) -> Response:
     try:
-        channels.sync_templates(_settings(), _channel(number).id)
+        channels.sync_templates(lookup.settings(), lookup.channel(number).id)
     except SendError as error:
         words = sentences.cause(error.cause, error.detail) or {}
         raise ApiError(502, error.cause, words.get("text", "")) from error
@@ -194,7 +150,7 @@ def channel_sync(number: int) -> Response:
 @api.post("/channels/<int:number>/check")
 @role("sender")
 def channel_check(number: int) -> Response:
-    findings = channels.provider_of(_settings(), _channel(number)).check()
+    findings = channels.provider_of(lookup.settings(), lookup.channel(number)).check()
     good = all(f.level != "error" for f in findings)
     return jsonify({"ok": good, "findings": [{"level": f.level, "code": f.code, "detail": f.detail} for f in findings]})
 
@@ -216,7 +172,7 @@ def sms_segments() -> Response:
 @role("viewer")
 def phones_parse() -> Response:
     given = _known(_json(), frozenset({"phones", "region"}))
-    phones, region = given.get("phones"), given.get("region") or _settings().region
+    phones, region = given.get("phones"), given.get("region") or lookup.settings().region
     if not isinstance(phones, list) or len(phones) > PHONES_MAX or not all(isinstance(p, str) for p in phones):
         raise ApiError(422, "phones_invalid", _("This value cannot be used"), fields={"phones": "list"})
     if not isinstance(region, str) or region not in SUPPORTED_REGIONS:
@@ -242,24 +198,22 @@ def broadcast_list() -> Response:
 @role("sender")
 def broadcast_create() -> tuple[Response, int]:
     values = _known(_json(), FIELDS)
-    return jsonify(shapes.broadcast(broadcasts.create(_settings(), values, me().name))), 201
+    return jsonify(shapes.broadcast(broadcasts.create(lookup.settings(), values, me().name))), 201
 
 
 @api.get("/broadcasts/<int:number>")
 @role("viewer")
 def broadcast_one(number: int) -> Response:
-    row = _broadcast(number)
+    row = lookup.broadcast(number)
     return jsonify(shapes.broadcast(row, _run(row.run)))
 
 
 @api.patch("/broadcasts/<int:number>")
 @role("sender")
 def broadcast_change(number: int) -> Response:
-    row, again = broadcasts.update(_settings(), _broadcast(number), _known(_json(), FIELDS), me().name)
+    row, again = broadcasts.update(lookup.settings(), lookup.broadcast(number), _known(_json(), FIELDS), me().name)
     if again:
-        for file in broadcasts.live_files(row):
-            if recipients.recheck(file):
-                tasks.read_file(file.id)
+        drafts.check_again(row)
     tasks.wake(row.id)
     return jsonify(shapes.broadcast(row))
 
@@ -267,38 +221,30 @@ def broadcast_change(number: int) -> Response:
 @api.delete("/broadcasts/<int:number>")
 @role("sender")
 def broadcast_delete(number: int) -> tuple[str, int]:
-    broadcasts.delete(_broadcast(number), me().name)
+    broadcasts.delete(lookup.broadcast(number), me().name)
     return "", 204
 
 
 @api.post("/broadcasts/<int:number>/<any(start, stop, resume, clear, restart):action>")
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
-    row = _broadcast(number)
     given = _json() if request.get_data() else {}
     given = _known(given, frozenset({"who"}) if action == "restart" else frozenset())
-    if action == "start":
-        row = broadcasts.start(_settings(), row, me().name)
-    elif action == "restart":
-        row = broadcasts.restart(row, str(given.get("who", "everyone")), me().name)
-        tasks.copy_run(row.id)
-    else:
-        row = {"stop": broadcasts.stop, "resume": broadcasts.resume, "clear": broadcasts.clear}[action](row, me().name)
-    tasks.wake(row.id)
+    who = str(given.get("who", "everyone"))
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who)
     return jsonify(shapes.broadcast(row))
 
 
 @api.get("/broadcasts/<int:number>/messages")
 @role("viewer")
 def broadcast_messages(number: int) -> Response:
-    row = _broadcast(number)
-    wanted = request.args.get("phone", "").strip().replace(" ", "")
+    row = lookup.broadcast(number)
     chosen = reports.Filter(
         run=_run(row.run),
         status=request.args.get("status", ""),
         cause=request.args.get("cause", ""),
         file_id=_number("file"),
-        phone=("+" + wanted.lstrip("+"))[:20] if wanted else "",
+        phone=lookup.phone_filter(),
     )
     try:
         page = reports.messages(row, chosen, request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
@@ -310,16 +256,15 @@ def broadcast_messages(number: int) -> Response:
 @api.get("/broadcasts/<int:number>/report.csv")
 @role("viewer")
 def broadcast_report(number: int) -> Response:
-    row = _broadcast(number)
-    return exports.report_csv(row, _run(row.run), _language())
+    row = lookup.broadcast(number)
+    return exports.report_csv(row, _run(row.run), lookup.language())
 
 
 @api.get("/broadcasts/<int:number>/sample.csv")
 @role("viewer")
 def broadcast_sample(number: int) -> Response:
-    content = broadcasts.content(_broadcast(number))
-    data = recipients.sample_csv(content.columns if content else [], _language())
-    return Response(data, mimetype="text/csv", headers={"Content-Disposition": "attachment; filename=sample.csv"})
+    content = broadcasts.content(lookup.broadcast(number))
+    return exports.sample_csv(content.columns if content else [], lookup.language())
 
 
 @api.post("/messages/<int:number>/resolve")
@@ -330,7 +275,7 @@ def message_resolve(number: int) -> Response:
         raise broadcasts.Invalid({"as": broadcasts.Problem("not_a_choice")})
     row = reports.message(number) if number < 2**62 else None
     if row is None:
-        raise _missing()
+        abort(404)
     if not delivery.resolve(number, how, me().name):
         raise ApiError(409, "not_allowed", _("The message is not uncertain any more"), allowed=[])
     fresh = reports.message(number)
@@ -344,7 +289,7 @@ def message_resolve(number: int) -> Response:
 @api.post("/broadcasts/<int:number>/files")
 @role("sender")
 def file_upload(number: int) -> tuple[Response, int]:
-    row = _broadcast(number)
+    row = lookup.broadcast(number)
     if (request.content_length or 0) > recipients.MAX_BYTES + 64 * 1024:
         raise recipients.FileRefused("file_too_large", size=request.content_length)
     given = request.files.get("file")
@@ -352,7 +297,12 @@ def file_upload(number: int) -> tuple[Response, int]:
         sentence = _("Choose a file")
         raise ApiError(422, "file_missing", sentence, fields={"file": sentence})
     file = recipients.receive(
-        row, cast(BinaryIO, given.stream), given.filename or "", _settings().uploads, request.form.to_dict(), me().name
+        row,
+        cast(BinaryIO, given.stream),
+        given.filename or "",
+        lookup.settings().uploads,
+        request.form.to_dict(),
+        me().name,
     )
     tasks.read_file(file.id)
     return jsonify(shapes.file(file)), 202
@@ -361,30 +311,30 @@ def file_upload(number: int) -> tuple[Response, int]:
 @api.get("/broadcasts/<int:number>/files")
 @role("viewer")
 def file_list(number: int) -> Response:
-    rows = broadcasts.live_files(_broadcast(number))
+    rows = broadcasts.live_files(lookup.broadcast(number))
     return jsonify({"items": [shapes.file(row, False) for row in rows], "next": None})
 
 
 @api.get("/broadcasts/<int:number>/files/<int:file_id>")
 @role("viewer")
 def file_one(number: int, file_id: int) -> Response:
-    return jsonify(shapes.file(_file(number, file_id)))
+    return jsonify(shapes.file(lookup.file(number, file_id)))
 
 
 @api.get("/broadcasts/<int:number>/files/<int:file_id>/errors.csv")
 @role("viewer")
 def file_errors(number: int, file_id: int) -> Response:
-    return exports.errors_csv(_file(number, file_id), _language())
+    return exports.errors_csv(lookup.file(number, file_id), lookup.language())
 
 
 @api.delete("/broadcasts/<int:number>/files/<int:file_id>")
 @role("sender")
 def file_delete(number: int, file_id: int) -> Response:
-    row = _broadcast(number)
+    row = lookup.broadcast(number)
     how = request.args.get("on_delete") or row.on_file_delete
     if how not in ("keep", "remove"):
         raise broadcasts.Invalid({"on_delete": broadcasts.Problem("not_a_choice")})
-    if not recipients.remove(_file(number, file_id), how, _settings().uploads, me().name):
-        raise _missing()
+    if not recipients.remove(lookup.file(number, file_id), how, lookup.settings().uploads, me().name):
+        abort(404)
     tasks.wake(row.id)
-    return jsonify(shapes.broadcast(_broadcast(number)))
+    return jsonify(shapes.broadcast(lookup.broadcast(number)))

@@ -1,74 +1,79 @@
-"""The pages of a broadcast: list, settings form, live page, controls, files, report."""
+"""The pages of a broadcast: the list, the settings form, the live page and its controls."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from typing import Any, BinaryIO, cast
-from zoneinfo import ZoneInfo
+from typing import Any
 
-from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
-from flask_babel import get_locale
+from flask import Blueprint, Response, abort, flash, make_response, render_template, request, url_for
 from flask_babel import gettext as _
 
-from webapp import exports, sentences
+from webapp import controls, drafts, exports, htmx, live, lookup, sentences
 from webapp.auth import me, role
+from webapp.forms.broadcast import BroadcastForm
 from webapp.sandbox import MAGIC
 from worker import broadcasts as use
-from worker import clock, delivery, recipients, rendering, reports, segments, tasks
-from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
-from worker.settings import Settings
-from worker.states import MESSAGE_STATUSES, allowed
+from worker import clock, recipients, segments, tasks
+from worker.models import Broadcast, Channel, RecipientFile
+from worker.states import BROADCAST_STATES
 
 broadcasts = Blueprint("broadcasts", __name__, url_prefix="/broadcasts")
 
-Reply = str | Response | tuple[str, int]
 LISTED = 30
+COUNTED_MAX = 20_000
 
 
-def _settings() -> Settings:
-    found: Settings = current_app.extensions["molva"].settings
-    return found
-
-
-def _broadcast(number: int) -> Broadcast:
-    found: Broadcast | None = Broadcast.get_or_none(Broadcast.id == number) if number < 2**62 else None
-    if found is None:
-        abort(404)
-    return found
-
-
-def face(row: Broadcast, numbers: Mapping[str, int]) -> str:
-    """The state as people see it: a finished broadcast has three faces."""
-    if row.state != "finished":
-        return str(row.state)
-    begun = reports.run_of(row, row.run)
-    if not use.is_completed(row, numbers, begun.finished_at if begun else None):
-        return "awaiting"
-    return "uncertain" if numbers["uncertain"] else "finished"
-
-
-# --- list -------------------------------------------------------------------------------------------
+# --- the list ---------------------------------------------------------------------------------------
 
 
 @broadcasts.get("")
 @role("viewer")
 def index() -> str:
-    name, state = request.args.get("name", "")[:200], request.args.get("state", "")
-    before = request.args.get("before", "")
-    rows = use.find(name, state, int(before) if before.isdecimal() and len(before) < 16 else None, LISTED + 1)
-    items = []
-    for row in rows[:LISTED]:
-        numbers = use.count(row, row.run)
-        items.append((row, numbers, face(row, numbers)))
-    following = rows[LISTED - 1].id if len(rows) > LISTED else None
-    return render_template("broadcasts/list.html", items=items, following=following, name=name, state=state)
+    """Broadcasts newest first, found by a part of their name."""
+    return render_template("broadcasts/list.html", **_listed())
+
+
+@broadcasts.get("/list")
+@role("viewer")
+def rows() -> Response:
+    """The same list as a part of the page, for looking again and for searching as one types."""
+    answer = htmx.partial("broadcasts/_list.html", **_listed())
+    if request.headers.get("HX-Trigger-Name"):  # a person searched: the address says what is shown
+        answer.headers["HX-Replace-Url"] = url_for("broadcasts.index", **_search())
+    return answer
+
+
+def _search() -> dict[str, Any]:
+    found = {name: request.args.get(name, "")[:200] for name in ("name", "state", "before")}
+    return {name: value for name, value in found.items() if value}
+
+
+def _listed() -> dict[str, Any]:
+    search = _search()
+    before, state = search.get("before", ""), search.get("state", "")
+    if state and state not in BROADCAST_STATES:
+        abort(404)
+    last = int(before) if before.isascii() and before.isdigit() and len(before) < 16 else None
+    found = use.find(search.get("name", ""), state, last, LISTED + 1)
+    names = {channel.id: channel.name for channel in Channel.select(Channel.id, Channel.name)}
+    following = str(found[LISTED - 1].id) if len(found) > LISTED else ""
+    return {
+        "items": live.items(found[:LISTED], names),
+        "search": search,
+        "this": url_for("broadcasts.rows", **search),
+        "first": url_for("broadcasts.index", **{k: v for k, v in search.items() if k != "before"}) if before else "",
+        "next": url_for("broadcasts.index", **{**search, "before": following}) if following else "",
+        "sandbox": bool(Channel.select().where(Channel.provider == "sandbox_sms").exists()),
+    }
+
+
+# --- the first broadcast ----------------------------------------------------------------------------
 
 
 @broadcasts.post("/try")
 @role("sender")
 def trial() -> Response:
-    """A ready draft on the SMS sandbox."""
+    """A draft on the SMS sandbox, ready but for its recipients."""
     channel = Channel.select().where(Channel.provider == "sandbox_sms").first()
     if channel is None:
         abort(404)
@@ -78,431 +83,297 @@ def trial() -> Response:
         "text": _("Hello, {{ name }}. This is a trial message."),
         "rate_per_minute": 600,
     }
-    row = use.create(_settings(), values, me().name)
-    return cast(Response, redirect(url_for("broadcasts.show", number=row.id), 303))
+    row = use.create(lookup.settings(), values, me().name, form_token=request.form.get("form_token", "")[:64] or None)
+    return htmx.redirect(url_for("broadcasts.edit", number=row.id))
 
 
 @broadcasts.get("/trial.csv")
 @role("viewer")
 def trial_file() -> Response:
-    """A list for the sandbox: the special numbers among ordinary ones."""
-    russian = str(get_locale())[:2] == "ru"
+    """A list for the sandbox: its special numbers among ordinary ones."""
+    russian = lookup.language() == "ru"
+    comma = exports.delimiter(lookup.language())
     lines = ["телефон;имя;name" if russian else "phone,name"]
-    people = [s.phone for s in MAGIC if s.key != "paused"] + [f"+7901{n:07d}" for n in range(1, 31)]
+    people = [special.phone for special in MAGIC if special.key != "paused"]
+    people += [f"+7901{n:07d}" for n in range(1, 31)]
     for n, phone in enumerate(people, 1):
-        lines.append(f"{phone};Гость {n};Guest {n}" if russian else f"{phone},Guest {n}")
-    return _download("\r\n".join(lines).encode("utf-8-sig"), "trial.csv")
+        names = [f"Гость {n}", f"Guest {n}"] if russian else [f"Guest {n}"]
+        lines.append(comma.join([phone, *names]))
+    return exports.csv_file("\r\n".join(lines).encode("utf-8-sig"), "trial.csv")
 
 
-def _download(data: bytes, name: str) -> Response:
-    return Response(data, mimetype="text/csv", headers={"Content-Disposition": f"attachment; filename={name}"})
-
-
-# --- settings form ----------------------------------------------------------------------------------
-
-
-def _values(form: Mapping[str, str]) -> dict[str, Any]:
-    """What the form says, in the words of the use cases."""
-    values: dict[str, Any] = {
-        "name": form.get("name", ""),
-        "channel_id": form.get("channel_id") or None,
-        "text": form.get("text", ""),
-        "ignore_duplicates": "ignore_duplicates" in form,
-        "on_file_delete": form.get("on_file_delete", "keep"),
-        "rate_per_minute": form.get("rate_per_minute", ""),
-        "send_at": form.get("send_at") if form.get("when") == "later" else None,
-    }
-    name, _bar, language = form.get("template", "").rpartition("|")
-    values["template"] = {"name": name, "language": language} if name else None
-    variables: dict[str, dict[str, str]] = {}
-    for key, value in form.items():
-        head, _dot, slot = key.partition(":")
-        if head in ("column", "value", "fallback") and value.strip():
-            variables.setdefault(slot, {})[head] = value.strip()
-    values["variables"] = variables
-    channel = Channel.get_or_none(Channel.id == values["channel_id"]) if str(values["channel_id"]).isdecimal() else None
-    if channel is not None and channel.kind == "sms":
-        values["template"], values["variables"] = None, {}
-    return values
-
-
-def _stored(row: Broadcast | None) -> dict[str, Any]:
-    """The form's values of a stored draft, or of a new one."""
-    if row is None:
-        return {
-            "name": "",
-            "channel_id": None,
-            "text": "",
-            "ignore_duplicates": True,
-            "on_file_delete": "keep",
-            "rate_per_minute": 60,
-            "send_at": None,
-            "template": None,
-            "variables": {},
-        }
-    template = {"name": row.template_name, "language": row.template_language} if row.template_name else None
-    local = ""
-    if row.send_at:
-        local = clock.utc(row.send_at).astimezone(ZoneInfo(row.timezone)).strftime("%Y-%m-%dT%H:%M")
-    return {
-        "name": row.name,
-        "channel_id": row.channel_id,
-        "text": row.text or "",
-        "variables": row.variables,
-        "ignore_duplicates": row.ignore_duplicates,
-        "on_file_delete": row.on_file_delete,
-        "template": template,
-        "rate_per_minute": row.rate_per_minute,
-        "send_at": local or None,
-    }
-
-
-def _form(row: Broadcast | None, values: Mapping[str, Any], errors: Mapping[str, str], token: str) -> str:
-    kind = request.values.get("kind", "")
-    channel_list = list(Channel.select().order_by(Channel.kind, Channel.id))
-    chosen = next((c for c in channel_list if str(c.id) == str(values["channel_id"])), None)
-    kind = kind or (chosen.kind if chosen else "sms")
-    if chosen is not None and chosen.kind != kind:
-        chosen = None
-    templates: list[MessageTemplate] = []
-    slots: list[rendering.Slot] = []
-    if kind == "waba":
-        owner = chosen or next((c for c in channel_list if c.kind == "waba"), None)
-        if owner is not None:
-            templates = list(
-                MessageTemplate.select()
-                .where((MessageTemplate.channel == owner.id) & (MessageTemplate.status == "APPROVED"))
-                .order_by(MessageTemplate.name)
-            )
-        wanted = values["template"] or {}
-        found = next(
-            (t for t in templates if (t.name, t.language) == (wanted.get("name"), wanted.get("language"))), None
-        )
-        slots = rendering.slots(found.components, found.parameter_format) if found else []
-    counted = segments.count(values["text"]) if kind == "sms" and values["text"] else None
-    return render_template(
-        "broadcasts/form.html",
-        row=row,
-        values=values,
-        errors=errors,
-        kind=kind,
-        token=token,
-        slots=slots,
-        channels=[c for c in channel_list if c.kind == kind],
-        templates=templates,
-        counted=counted,
-        zone=_settings().timezone if row is None else row.timezone,
-    )
+# --- the settings form ------------------------------------------------------------------------------
 
 
 @broadcasts.get("/new")
 @role("sender")
 def new() -> str:
-    return _form(None, _stored(None), {}, secrets.token_urlsafe(16))
-
-
-@broadcasts.post("/new")
-@role("sender")
-def create() -> Reply:
-    return _save(None)
+    """An empty settings form. Its token makes a second press of Save harmless."""
+    form = BroadcastForm(lookup.settings(), None, None)
+    form.form_token.data = secrets.token_urlsafe(16)
+    return _form_page(form)
 
 
 @broadcasts.get("/<int:number>/edit")
 @role("sender")
 def edit(number: int) -> str:
-    row = _broadcast(number)
-    return _form(row, _stored(row), {}, "")
+    return _form_page(BroadcastForm(lookup.settings(), None, lookup.broadcast(number)))
+
+
+@broadcasts.post("/new")
+@role("sender")
+def create() -> Response:
+    return _save(_given(None))
 
 
 @broadcasts.post("/<int:number>/edit")
 @role("sender")
-def change(number: int) -> Reply:
-    return _save(_broadcast(number))
+def change(number: int) -> Response:
+    return _save(_given(lookup.broadcast(number)))
 
 
-def _save(row: Broadcast | None) -> Reply:
-    values, token = _values(request.form), request.form.get("form_token", "")[:64]
+@broadcasts.post("/form")
+@role("sender")
+def contact() -> Response:
+    """The part of the form that depends on channel and template."""
+    return htmx.partial("broadcasts/_contact.html", **_form_facts(_given()))
+
+
+@broadcasts.post("/form/counter")
+@role("sender")
+def counter() -> Response:
+    """How an SMS with this text is counted."""
+    text = request.form.get("text", "").replace("\r\n", "\n").strip()[:COUNTED_MAX]
+    return htmx.partial("broadcasts/_counter.html", counted=segments.count(text) if text else None)
+
+
+@broadcasts.post("/form/end")
+@role("sender")
+def end() -> Response:
+    """When a broadcast with this rate and start time would end."""
+    form = _given()
+    return htmx.partial("broadcasts/_end.html", **_end(form))
+
+
+@broadcasts.post("/form/columns")
+@role("sender")
+def columns() -> Response:
+    """Buttons that insert the columns of the uploaded files."""
+    return htmx.partial("broadcasts/_columns.html", **_form_facts(_given()))
+
+
+@broadcasts.post("/form/files")
+@role("sender")
+def form_upload() -> Response:
+    """A file dropped onto the form: what was typed so far becomes a draft, and the file belongs to it."""
+    form = _given()
+    problem = ""
+    try:
+        row = drafts.save_what_fits(lookup.settings(), form, me().name)
+        drafts.receive(lookup.settings(), row, request, me().name)
+    except use.NotAllowed as error:
+        problem = sentences.changed(error)
+    except recipients.FileRefused as refused:
+        problem = sentences.file_code(refused.code, refused.detail)
+    facts = _form_facts(form) | {"problem": problem}
+    answer = htmx.partial("files/_section.html", status=422 if problem else 200, **facts)
+    if form.broadcast is not None:
+        answer.headers["HX-Replace-Url"] = url_for("broadcasts.edit", number=form.broadcast.id)
+    return answer
+
+
+@broadcasts.post("/sample.csv")
+@role("sender")
+def form_sample() -> Response:
+    """The file template of a form that is not saved yet."""
+    return exports.sample_csv(_given().columns_needed(), lookup.language())
+
+
+@broadcasts.get("/<int:number>/sample.csv")
+@role("viewer")
+def sample(number: int) -> Response:
+    content = use.content(lookup.broadcast(number))
+    return exports.sample_csv(content.columns if content else [], lookup.language())
+
+
+def _given(row: Broadcast | None = None) -> BroadcastForm:
+    return BroadcastForm(lookup.settings(), request.form, row or drafts.known(request))
+
+
+def _save(form: BroadcastForm) -> Response:
+    """Store the whole form and the files that came with it; the live page follows."""
     if "refresh" in request.form:
-        return _form(row, values, {}, token)
+        return make_response(_form_page(form))
     complete = "draft" not in request.form
     try:
-        if row is None:
-            row = use.create(_settings(), values, me().name, complete=complete, form_token=token or None)
-        else:
-            if row.state != "draft":
-                values = {k: values[k] for k in ("name", "on_file_delete", "rate_per_minute")}
-            row, again = use.update(_settings(), row, values, me().name, complete=complete)
-            if again:
-                _check_again(row)
-    except use.Invalid as error:
-        words = {name: sentences.problem(problem) for name, problem in error.problems.items()}
-        return _form(row, {**_stored(row), **values}, words, token), 422
+        row = drafts.save(lookup.settings(), form, me().name, complete=complete)
+        drafts.receive_all(lookup.settings(), row, request, me().name)
+    except drafts.Incomplete:
+        return make_response(_form_page(form), 422)
+    except recipients.FileRefused as refused:
+        form.file.errors = [sentences.file_code(refused.code, refused.detail)]
+        return make_response(_form_page(form), 422)
     except use.NotAllowed as error:
-        _say_changed(error)
-        return cast(Response, redirect(url_for("broadcasts.show", number=cast(Broadcast, row).id), 303))
+        flash(sentences.changed(error), "error")
+        row = Broadcast.get_by_id(form.broadcast.id) if form.broadcast else abort(409)
     tasks.wake(row.id)
-    return cast(Response, redirect(url_for("broadcasts.show", number=row.id), 303))
+    return htmx.redirect(url_for("broadcasts.show", number=row.id), toast=_("Saved"))
 
 
-def _check_again(row: Broadcast) -> None:
-    for file in use.live_files(row):
-        if recipients.recheck(file):
-            tasks.read_file(file.id)
+def _form_page(form: BroadcastForm) -> str:
+    return render_template("broadcasts/form.html", **_form_facts(form))
 
 
-def _say_changed(error: use.NotAllowed) -> None:
-    flash(_("The broadcast has changed: it is now “%(state)s”. Nothing was done", state=error.state), "error")
+def _form_facts(form: BroadcastForm) -> dict[str, Any]:
+    row = form.broadcast
+    files = live.files(row) if row is not None else []
+    text = (form.text.data or "").strip()
+    return {
+        "form": form,
+        "row": row,
+        "files": files,
+        "removed": live.removed_but_queued(row) if row is not None else [],
+        "upload_url": url_for("broadcasts.form_upload"),
+        "in_form": True,
+        "problem": "",
+        "columns": list(dict.fromkeys(name for one in files for name in one.file.columns if name)),
+        "counted": segments.count(text[:COUNTED_MAX]) if text else None,
+        **_end(form),
+    }
+
+
+def _end(form: BroadcastForm) -> dict[str, Any]:
+    """When the last message would leave, as far as the form can say."""
+    row = form.broadcast
+    rate = int(form.rate) if form.rate.isascii() and form.rate.isdigit() and len(form.rate) < 6 else 0
+    left = use.left(use.count(row, row.run)) if row is not None else 0
+    if not left or not use.RATE_MIN <= rate <= use.RATE_MAX:
+        return {"ends_at": None, "left": left}
+    begins = max(clock.now(), form.begins_at() or 0)
+    pace = form.channel.per_second if form.channel is not None else None
+    return {"ends_at": begins + use.duration(left, min(rate, pace * 60) if pace else rate), "left": left}
 
 
 # --- the live page ----------------------------------------------------------------------------------
 
 
 def _live(row: Broadcast) -> dict[str, Any]:
-    numbers = use.count(row, row.run)
-    parts = [
-        (status, numbers[status], url_for("broadcasts.report", number=row.id, status=status, run=row.run))
-        for status in MESSAGE_STATUSES
-    ]
-    shown = face(row, numbers)
     return {
         "row": row,
-        "numbers": numbers,
-        "parts": parts,
-        "face": shown,
-        "eta": use.eta(row, numbers),
-        "done": numbers["total"] - use.left(numbers),
-        "polls": {"running": 1, "awaiting": 5, "scheduled": 5}.get(shown),
-        "stopped": sentences.stop_reason(row.stop_reason, row.stop_detail),
-        "waiting": sentences.waiting(row.waiting),
-        "alive": delivery.worker_alive(),
-    }
-
-
-def _controls(row: Broadcast, numbers: Mapping[str, int]) -> dict[str, Any]:
-    can = [action for action in allowed(row.state) if action != "schedule"]
-    missing = {
-        "stop": _("Only a running broadcast can be stopped"),
-        "resume": _("Only a stopped broadcast can be resumed"),
-        "clear": _("A scheduled, running or stopped broadcast can be cleared"),
-        "restart": _("Only a finished broadcast can be restarted"),
-    }
-    return {
-        "can": can,
-        "missing": {a: text for a, text in missing.items() if a not in can},
-        "again": use.restart_numbers(row) if "restart" in can else {},
-        "blocks": [sentences.problem(p) for p in use.problems(row)] if "start" in can else [],
-        "went": sum(numbers[s] for s in ("sent", "held", "delivered", "read", "undelivered", "uncertain", "sending")),
+        "now": live.live(row),
+        "can": controls.possible(row),
+        "missing": controls.missing(row),
+        "blocks": [sentences.problem(p) for p in use.problems(row)] if row.state == "draft" else [],
     }
 
 
 @broadcasts.get("/<int:number>")
 @role("viewer")
 def show(number: int) -> str:
-    row = _broadcast(number)
-    live = _live(row)
-    files = [(file, _file_facts(file)) for file in use.live_files(row)]
-    return render_template("broadcasts/show.html", **live, **_controls(row, live["numbers"]), files=files)
+    row = lookup.broadcast(number)
+    return render_template(
+        "broadcasts/show.html",
+        **_live(row),
+        files=live.files(row),
+        removed=live.removed_but_queued(row),
+        upload_url=url_for("files.upload", number=number),
+        in_form=False,
+        problem="",
+    )
 
 
-@broadcasts.get("/<int:number>/progress")
+@broadcasts.get("/<int:number>/live")
 @role("viewer")
-def progress(number: int) -> Reply:
-    row = _broadcast(number)
-    live = _live(row)
-    if request.args.get("state") not in (None, live["face"]):
-        # The buttons change with the state: the page as a whole is due.
-        return Response(status=204, headers={"HX-Refresh": "true"})
-    return render_template("broadcasts/_progress.html", **live)
+def part(number: int) -> Response:
+    """State, numbers and buttons as they are now; 204 when nothing has changed since the last look."""
+    row = lookup.broadcast(number)
+    found = _live(row)
+    if htmx.asked() and request.args.get("mark") == found["now"].mark:
+        return Response(status=204)
+    return htmx.partial("broadcasts/_live.html", **found)
+
+
+ASKING = "start, resume, clear, restart"
+
+
+@broadcasts.get(f"/<int:number>/<any({ASKING}):action>")
+@role("sender")
+def question(number: int, action: str) -> Response:
+    """What would happen, in numbers, before it does: in a dialog, or as a page without JavaScript."""
+    row = lookup.broadcast(number)
+    control = controls.BY_ACTION[action]
+    if control not in controls.possible(row):
+        toast = sentences.changed(use.NotAllowed(action, row))
+        return htmx.redirect(url_for("broadcasts.show", number=number), toast=toast, level="error")
+    facts = _live(row) | {
+        "control": control,
+        "checked": live.checked(live.files(row)),
+        "again": use.restart_numbers(row) if action == "restart" else {},
+        "preview": live.preview(row) if action == "start" else None,
+    }
+    return htmx.question("broadcasts/_question.html", **facts)
 
 
 @broadcasts.post("/<int:number>/<any(start, stop, resume, clear, restart):action>")
 @role("sender")
-def act(number: int, action: str) -> Response:
-    row = _broadcast(number)
+def press(number: int, action: str) -> Response:
+    row = lookup.broadcast(number)
+    toast, level = "", "ok"
     try:
-        if action == "start":
-            use.start(_settings(), row, me().name)
-        elif action == "restart":
-            use.restart(row, request.form.get("who", "everyone"), me().name)
-            tasks.copy_run(number)
-        else:
-            {"stop": use.stop, "resume": use.resume, "clear": use.clear}[action](row, me().name)
-        tasks.wake(number)
+        row = controls.press(lookup.settings(), row, action, me().name, request.form.get("who", "everyone"))
+        toast = _stopped(row) if action == "stop" else ""
     except use.NotAllowed as error:
-        _say_changed(error)
+        toast, level = sentences.changed(error), "info"
     except use.Invalid as error:
-        for problem in error.problems.values():
-            flash(sentences.problem(problem), "error")
-    return cast(Response, redirect(url_for("broadcasts.show", number=number), 303))
+        toast, level = ". ".join(map(sentences.problem, error.problems.values())), "error"
+    row = Broadcast.get_by_id(number)
+    answer = htmx.reply(
+        "broadcasts/_live.html", url_for("broadcasts.show", number=number), toast=toast, level=level, **_live(row)
+    )
+    return htmx.tell(answer, "files-changed")
+
+
+def _stopped(row: Broadcast) -> str:
+    numbers = use.count(row, row.run)
+    text: str = _(
+        "Broadcast stopped. Queued: %(n)s, awaiting the provider's answer: %(m)s",
+        n=numbers["queued"],
+        m=numbers["sending"],
+    )
+    return text
 
 
 @broadcasts.post("/<int:number>/rate")
 @role("sender")
 def rate(number: int) -> Response:
-    row = _broadcast(number)
+    """Change the rate, while it runs as well."""
+    row = lookup.broadcast(number)
+    toast, level = _("Saved"), "ok"
+    given = "".join(c for c in request.form.get("rate_per_minute", "") if not c.isspace())
     try:
-        use.update(_settings(), row, {"rate_per_minute": request.form.get("rate_per_minute", "")}, me().name)
+        row, _again = use.update(lookup.settings(), row, {"rate_per_minute": given}, me().name)
         tasks.wake(number)
+    except use.NotAllowed as error:
+        toast, level = sentences.changed(error), "info"
     except use.Invalid as error:
-        for problem in error.problems.values():
-            flash(sentences.problem(problem), "error")
-    return cast(Response, redirect(url_for("broadcasts.show", number=number), 303))
+        toast, level = ". ".join(map(sentences.problem, error.problems.values())), "error"
+    url = url_for("broadcasts.show", number=number)
+    return htmx.reply("broadcasts/_live.html", url, toast=toast, level=level, **_live(row))
 
 
-# --- files ------------------------------------------------------------------------------------------
-
-
-def _file_facts(file: RecipientFile) -> dict[str, Any]:
-    queued, went = recipients.removal_numbers(file)
-    errors = [(e, sentences.row_reason(e.code, e.line, e.value, e.column, e.other)) for e in recipients.errors(file.id)]
-    earlier = recipients.same_content(file)
-    rejected = file.rejected
-    return {
-        "queued": queued,
-        "went": went,
-        "errors": errors,
-        "earlier": earlier,
-        "refused": sentences.file_code(file.code, file.detail) if file.code else "",
-        "duplicates": rejected.get("duplicate", 0),
-        "opted_out": rejected.get("opted_out", 0),
-        "blank": rejected.get("blank_row", 0),
-        "invalid": sum(n for code, n in rejected.items() if code not in ("duplicate", "opted_out", "blank_row")),
-    }
-
-
-def _file(number: int, file_id: int) -> RecipientFile:
-    found: RecipientFile | None = None
-    if max(number, file_id) < 2**62:
-        found = RecipientFile.get_or_none((RecipientFile.id == file_id) & (RecipientFile.broadcast == number))
-    if found is None:
-        abort(404)
-    return found
-
-
-@broadcasts.post("/<int:number>/files")
+@broadcasts.route("/<int:number>/delete", methods=["GET", "POST"])
 @role("sender")
-def upload(number: int) -> Response:
-    row = _broadcast(number)
-    given = request.files.get("file")
+def delete(number: int) -> Response:
+    """Forget a draft that never sent anything, after asking."""
+    row = lookup.broadcast(number)
+    if request.method == "GET":
+        files = RecipientFile.select().where(RecipientFile.broadcast == number).count()
+        return htmx.question("broadcasts/_delete.html", row=row, files=files)
     try:
-        if given is None or not given.filename:
-            flash(_("Choose a file"), "error")
-        else:
-            stream = cast(BinaryIO, given.stream)
-            file = recipients.receive(row, stream, given.filename, _settings().uploads, {}, me().name)
-            tasks.read_file(file.id)
-    except recipients.FileRefused as refused:
-        flash(sentences.file_code(refused.code, refused.detail), "error")
-    target = url_for("broadcasts.show", number=number) + "#files"
-    if request.headers.get("HX-Request"):
-        return Response(status=204, headers={"HX-Redirect": target})
-    return cast(Response, redirect(target, 303))
-
-
-@broadcasts.get("/<int:number>/files/<int:file_id>")
-@role("viewer")
-def file_panel(number: int, file_id: int) -> Reply:
-    file = _file(number, file_id)
-    if file.state != "checking":
-        return Response(status=204, headers={"HX-Refresh": "true"})
-    return render_template("broadcasts/_file.html", row=_broadcast(number), file=file, facts=_file_facts(file))
-
-
-@broadcasts.post("/<int:number>/files/<int:file_id>/recheck")
-@role("sender")
-def file_recheck(number: int, file_id: int) -> Response:
-    file = _file(number, file_id)
-    try:
-        if recipients.recheck(file, request.form.to_dict()):
-            tasks.read_file(file.id)
-    except recipients.FileRefused as refused:
-        flash(sentences.file_code(refused.code, refused.detail), "error")
-    return cast(Response, redirect(url_for("broadcasts.show", number=number) + "#files", 303))
-
-
-@broadcasts.post("/<int:number>/files/<int:file_id>/delete")
-@role("sender")
-def file_delete(number: int, file_id: int) -> Response:
-    how = request.form.get("how", "")
-    if how in ("keep", "remove"):
-        recipients.remove(_file(number, file_id), how, _settings().uploads, me().name)
-        tasks.wake(number)
-    return cast(Response, redirect(url_for("broadcasts.show", number=number) + "#files", 303))
-
-
-@broadcasts.get("/<int:number>/files/<int:file_id>/errors.csv")
-@role("viewer")
-def file_errors(number: int, file_id: int) -> Response:
-    return exports.errors_csv(_file(number, file_id), str(get_locale())[:2])
-
-
-@broadcasts.get("/<int:number>/sample.csv")
-@role("viewer")
-def sample(number: int) -> Response:
-    content = use.content(_broadcast(number))
-    return _download(recipients.sample_csv(content.columns if content else [], str(get_locale())[:2]), "sample.csv")
-
-
-# --- report -----------------------------------------------------------------------------------------
-
-
-@broadcasts.get("/<int:number>/report")
-@role("viewer")
-def report(number: int) -> Reply:
-    row = _broadcast(number)
-    given = request.args.get("run", "")
-    run = int(given) if given.isdecimal() and len(given) < 9 else None if given == "all" else row.run
-    phone = request.args.get("phone", "").strip().replace(" ", "")
-    chosen = reports.Filter(
-        run=run,
-        status=request.args.get("status", ""),
-        cause=request.args.get("cause", ""),
-        phone=("+" + phone.lstrip("+"))[:20] if phone else "",
-    )
-    try:
-        page = reports.messages(row, chosen, request.args.get("after", ""))
-    except ValueError:
-        abort(404)
-    numbers = use.count(row, run)
-    parts = [
-        (s, numbers[s], url_for("broadcasts.report", number=number, status=s, run=given or row.run))
-        for s in MESSAGE_STATUSES
-    ]
-    causes = [(status, code, n, sentences.cause(code)) for status, code, n in reports.cause_groups(row, run)]
-    items = [(item, sentences.cause(item.cause, item.cause_text)) for item in page.items]
-    kept: dict[str, Any] = {k: v for k, v in request.args.items() if k != "after"}
-    following = url_for("broadcasts.report", number=number, **{**kept, "after": page.next}) if page.next else ""
-    return render_template(
-        "reports/show.html",
-        row=row,
-        numbers=numbers,
-        parts=parts,
-        causes=causes,
-        items=items,
-        following=following,
-        runs=reports.runs(row),
-        run=run,
-        chosen=chosen,
-        face=face(row, use.count(row, row.run)),
-        first=url_for("broadcasts.report", number=number, **kept) if request.args.get("after") else "",
-    )
-
-
-@broadcasts.get("/<int:number>/report.csv")
-@role("viewer")
-def report_csv(number: int) -> Response:
-    given = request.args.get("run", "")
-    run = int(given) if given.isdecimal() and len(given) < 9 else None
-    return exports.report_csv(_broadcast(number), run, str(get_locale())[:2])
-
-
-@broadcasts.post("/<int:number>/messages/<int:message_id>/resolve")
-@role("sender")
-def resolve(number: int, message_id: int) -> Response:
-    how = request.form.get("as", "")
-    if how not in ("sent", "resend") or message_id >= 2**62:
-        abort(404)
-    if not delivery.resolve(message_id, how, me().name):
-        flash(_("The message is not uncertain any more"), "error")
-    tasks.wake(number)
-    return cast(Response, redirect(url_for("broadcasts.report", number=number, status="uncertain"), 303))
+        use.delete(row, me().name)
+    except use.NotAllowed as error:
+        return htmx.redirect(url_for("broadcasts.show", number=number), toast=sentences.changed(error), level="error")
+    except use.Invalid as error:
+        text = ". ".join(map(sentences.problem, error.problems.values()))
+        return htmx.redirect(url_for("broadcasts.show", number=number), toast=text, level="error")
+    return htmx.redirect(url_for("broadcasts.index"), toast=_("Deleted: %(name)s", name=row.name))

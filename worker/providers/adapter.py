@@ -219,7 +219,7 @@ class _Reader:
             if len(self._have) > HEAD_CAP:
                 raise Unclear("answer_unreadable", "endless head")
             self._must()
-        lines = self._have[: end.start()].decode("latin-1").split("\n")
+        lines = self._have[: end.start()].decode("latin-1").replace("\r\n", "\n").split("\n")
         self._have = self._have[end.end() :]
         first = _STATUS_LINE.match(lines[0])
         if first is None:

@@ -1,0 +1,67 @@
+"""The buttons of a broadcast: which stand there, why the others do not, and what pressing one does."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _l
+
+from worker import broadcasts, tasks
+from worker.models import Broadcast
+from worker.settings import Settings
+from worker.states import allowed
+
+
+class Control(NamedTuple):
+    """One thing a person may do to a broadcast. `asks`: a question with its numbers comes first."""
+
+    action: str
+    label: LazyString
+    icon: str
+    kind: str = ""
+    asks: bool = True
+
+
+CONTROLS = (
+    Control("start", _l("Start"), "play", "primary"),
+    Control("stop", _l("Stop"), "stop", "primary", asks=False),  # it loses nothing, and seconds count
+    Control("resume", _l("Resume"), "play", "primary"),
+    Control("clear", _l("Clear"), "trash", "danger"),
+    Control("restart", _l("Restart"), "refresh", "primary"),
+)
+BY_ACTION = {control.action: control for control in CONTROLS}
+MISSING: dict[str, LazyString] = {
+    "stop": _l("Only a running broadcast can be stopped"),
+    "resume": _l("Only a stopped broadcast can be resumed"),
+    "clear": _l("A scheduled, running or stopped broadcast can be cleared"),
+    "restart": _l("Only a finished broadcast can be restarted"),
+}
+
+
+def possible(broadcast: Broadcast) -> list[Control]:
+    """The buttons that stand there now."""
+    actions = set(allowed(broadcast.state))
+    if broadcasts.lies_ahead(broadcast) and "schedule" in actions:
+        actions.add("start")  # Start with a time ahead means: at that time
+    return [control for control in CONTROLS if control.action in actions]
+
+
+def missing(broadcast: Broadcast) -> list[LazyString]:
+    """Why the other buttons are not there."""
+    there = {control.action for control in possible(broadcast)}
+    return [text for action, text in MISSING.items() if action not in there]
+
+
+def press(settings: Settings, broadcast: Broadcast, action: str, actor: str, who: str = "everyone") -> Broadcast:
+    """Do it, and wake the worker. Raises Invalid and NotAllowed of worker.broadcasts."""
+    if action == "start":
+        changed = broadcasts.start(settings, broadcast, actor)
+    elif action == "restart":
+        changed = broadcasts.restart(broadcast, who, actor)
+        tasks.copy_run(changed.id)
+    else:
+        deed = {"stop": broadcasts.stop, "resume": broadcasts.resume, "clear": broadcasts.clear}[action]
+        changed = deed(broadcast, actor)
+    tasks.wake(changed.id)
+    return changed

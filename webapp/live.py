@@ -1,0 +1,306 @@
+"""A broadcast, its files and its controls as pages show them right now; everything cheap enough to poll."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flask import url_for
+
+from webapp import sentences
+from worker import broadcasts, clock, db, delivery, recipients, rendering, reports, segments
+from worker.models import Broadcast, RecipientFile, Run
+from worker.states import MESSAGE_STATUSES, TAKEN
+
+MEASURED = clock.MINUTE  # a speed is news for as long as it was measured over
+SHOWN_PROBLEMS = 50
+
+
+def face(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: int | None) -> str:
+    """The state as people see it: a finished broadcast awaits reports, is completed, or has uncertain ones."""
+    if broadcast.state != "finished":
+        return str(broadcast.state)
+    if not broadcasts.is_completed(broadcast, numbers, finished_at):
+        return "awaiting"
+    return "uncertain" if numbers["uncertain"] else "finished"
+
+
+def sent(numbers: Mapping[str, int]) -> int:
+    """How many the provider has taken over, certainly or most likely."""
+    return sum(numbers[status] for status in TAKEN if status != "sending")
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the live part of a broadcast's page is drawn from."""
+
+    broadcast: Broadcast
+    numbers: dict[str, int]
+    run: Run | None
+    face: str
+    eta: int | None
+    alive: bool
+    checking: bool
+
+    @property
+    def every(self) -> int | None:
+        """Seconds between two looks at it; None when nothing can change by itself."""
+        if self.face == "running" or self.checking:
+            return 1
+        return 5 if self.face in ("scheduled", "stopped", "awaiting") else None
+
+    @property
+    def parts(self) -> list[tuple[str, int, str]]:
+        """(status, number, where its rows are) for the balance line."""
+        return [(status, self.numbers[status], self._rows(status)) for status in MESSAGE_STATUSES]
+
+    @property
+    def all_rows(self) -> str:
+        return self._rows(None)
+
+    def _rows(self, status: str | None) -> str:
+        return url_for("reports.report", number=self.broadcast.id, run=self.broadcast.run, status=status)
+
+    @property
+    def sent(self) -> int:
+        return sent(self.numbers)
+
+    @property
+    def gone(self) -> int:
+        """How many have left the queue, whatever became of them: they stay in the report."""
+        return self.numbers["total"] - self.numbers["queued"] - self.numbers["cancelled"]
+
+    @property
+    def ahead(self) -> bool:
+        """Whether Start means: at the start time."""
+        return broadcasts.lies_ahead(self.broadcast)
+
+    @property
+    def left(self) -> int:
+        return broadcasts.left(self.numbers)
+
+    @property
+    def done(self) -> int:
+        """How many need nothing more from the sender."""
+        return self.numbers["total"] - self.left
+
+    @property
+    def speed(self) -> int:
+        """Messages that left within the last minute, as a rate."""
+        last = self.broadcast.last_sent_at
+        fresh = last is not None and clock.now() - last < MEASURED
+        return int(self.broadcast.speed) if fresh else 0
+
+    @property
+    def channel_limit(self) -> int | None:
+        """Messages per minute that the channel lets through, when that is less than what was asked for."""
+        rate = broadcasts.effective_rate(self.broadcast)
+        return round(rate) if rate < self.broadcast.rate_per_minute else None
+
+    @property
+    def stopped(self) -> str:
+        """Why it stands still, in words."""
+        if self.broadcast.state != "stopped":
+            return ""
+        return sentences.stop_reason(self.broadcast.stop_reason, self.broadcast.stop_detail)
+
+    @property
+    def cure(self) -> str:
+        """What to do about the cause of a stop, in words; empty when a person stopped it."""
+        detail = self.broadcast.stop_detail or {}
+        if self.broadcast.state != "stopped" or not detail.get("cause"):
+            return ""
+        found = sentences.cause(detail["cause"], detail.get("text"))
+        return found["advice"] if found else ""
+
+    @property
+    def waiting(self) -> str:
+        return sentences.waiting(self.broadcast.waiting) if self.broadcast.state == "running" else ""
+
+    @property
+    def mark(self) -> str:
+        """Changes with everything that the picture depends on, and every ten seconds: "2 minutes ago" ages."""
+        row = self.broadcast
+        found = (row.state, row.epoch, row.run, row.stop_reason, row.rate_per_minute, row.send_at, row.updated_at)
+        activity = (
+            row.speed,
+            str(row.waiting),
+            self.face,
+            self.alive,
+            self.checking,
+            self.channel_limit,
+            clock.now() // 10_000,
+        )
+        return f"{zlib.crc32(repr((*found, *activity, *self.numbers.values())).encode()):08x}"
+
+
+def live(broadcast: Broadcast) -> Live:
+    """Look at one broadcast: a handful of indexed reads, whatever its size."""
+    numbers = broadcasts.count(broadcast, broadcast.run)
+    run = reports.run_of(broadcast, broadcast.run)
+    shown = face(broadcast, numbers, run.finished_at if run else None)
+    checking = any(one.state == "checking" for one in broadcasts.live_files(broadcast))
+    return Live(broadcast, numbers, run, shown, broadcasts.eta(broadcast, numbers), delivery.worker_alive(), checking)
+
+
+class Item(NamedTuple):
+    """One line of a list of broadcasts."""
+
+    broadcast: Broadcast
+    numbers: dict[str, int]
+    face: str
+    channel: str
+
+    @property
+    def sent(self) -> int:
+        return sent(self.numbers)
+
+    @property
+    def done(self) -> int:
+        return self.numbers["total"] - broadcasts.left(self.numbers)
+
+    @property
+    def lost(self) -> int:
+        return self.numbers["failed"] + self.numbers["undelivered"]
+
+    @property
+    def arrived(self) -> int:
+        return self.numbers["delivered"] + self.numbers["read"]
+
+
+def items(found: Sequence[Broadcast], channel_names: Mapping[int, str]) -> list[Item]:
+    """The lines of a list, in three reads however long it is."""
+    if not found:
+        return []
+    numbers, ended = broadcasts.count_each(found), broadcasts.finished_at_each(found)
+    return [
+        Item(b, numbers[b.id], face(b, numbers[b.id], ended[b.id]), channel_names.get(b.channel_id or 0, ""))
+        for b in found
+    ]
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+OTHER_CODES = ("duplicate", "opted_out", "blank_row")
+
+
+@dataclass(frozen=True)
+class FileShown:
+    """One file with what its check found."""
+
+    file: RecipientFile
+    queued: int
+    left_queue: int
+    same: RecipientFile | None
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """duplicates, invalid, opted_out and blank; with the accepted ones they are all the rows."""
+        found: dict[str, int] = self.file.rejected
+        return {
+            "duplicates": found.get("duplicate", 0),
+            "invalid": sum(n for code, n in found.items() if code not in OTHER_CODES),
+            "opted_out": found.get("opted_out", 0),
+            "blank": found.get("blank_row", 0),
+        }
+
+    @property
+    def listed(self) -> int:
+        """How many rows stand in the list of problems: all that were refused but the blank ones."""
+        return sum(n for code, n in self.file.rejected.items() if code != "blank_row")
+
+    @property
+    def problems(self) -> list[tuple[Any, str]]:
+        """The first refused rows, each with its sentence."""
+        rows = recipients.errors(self.file.id, 0, SHOWN_PROBLEMS) if self.file.state != "checking" else []
+        return [(row, sentences.row_reason(row.code, row.line, row.value, row.column, row.other)) for row in rows]
+
+    @property
+    def refusal(self) -> str:
+        return sentences.file_code(self.file.code, self.file.detail) if self.file.code else ""
+
+    @property
+    def can_be_checked_again(self) -> bool:
+        return self.left_queue == 0 and self.file.removed_at is None
+
+
+def file(row: RecipientFile) -> FileShown:
+    """One file, from its own row and the counters."""
+    queued, gone = recipients.removal_numbers(row)
+    return FileShown(row, queued, gone, recipients.same_content(row))
+
+
+def files(broadcast: Broadcast) -> list[FileShown]:
+    """The files that were not removed, oldest first."""
+    return [file(row) for row in broadcasts.live_files(broadcast)]
+
+
+def removed_but_queued(broadcast: Broadcast) -> list[tuple[str, int]]:
+    """Names of files that were deleted while their recipients stayed in the queue, with how many still wait."""
+    return [
+        (name, n)
+        for name, n in db.rows(
+            "SELECT f.name, c.n FROM counter c JOIN recipient_file f ON f.id = c.file_id"
+            " WHERE c.broadcast_id = ? AND c.run = ? AND c.status = 'queued' AND c.n > 0"
+            " AND f.removed_how = 'keep' ORDER BY f.id",
+            [broadcast.id, broadcast.run],
+        )
+    ]
+
+
+def checked(shown: Sequence[FileShown]) -> dict[str, int]:
+    """The rows of all files together, in the words of a check result."""
+    total = {"rows": 0, "accepted": 0, "duplicates": 0, "invalid": 0, "opted_out": 0, "blank": 0}
+    for one in shown:
+        total["rows"] += one.file.rows
+        total["accepted"] += one.file.accepted
+        for name, n in one.rejected.items():
+            total[name] += n
+    return total
+
+
+# --- one message as the phone will show it ----------------------------------------------------------
+
+
+class Preview(NamedTuple):
+    """One rendered message: for whom, the text, and how an SMS is counted (None for WABA)."""
+
+    phone: str
+    text: str
+    counted: segments.Segments | None
+    line: int
+
+
+def preview(broadcast: Broadcast, which: str = "first") -> Preview | None:
+    """The message of the first recipient, or of a random one; None while it cannot be rendered."""
+    content = broadcasts.content(broadcast)
+    if content is None:
+        return None
+    ready = [f for f in broadcasts.live_files(broadcast) if f.state == "ready" and f.accepted]
+    if not ready:
+        return None
+    source, after = ready[0], 0
+    if which == "random":
+        source = random.choices(ready, [f.accepted for f in ready])[0]  # noqa: S311
+        after = random.randrange(source.rows + 1)  # noqa: S311
+    row = _row_after(broadcast, source, after) or _row_after(broadcast, source, 0)
+    if row is None:
+        return None
+    cells = json.loads(row.row) if row.row else [row.phone]
+    try:
+        text = content.bind(source.columns).render(cells).text
+    except (rendering.RowError, rendering.MissingColumns):
+        return None
+    counted = segments.count(text) if content.template is None else None
+    return Preview(row.phone, text, counted, row.line)
+
+
+def _row_after(broadcast: Broadcast, source: RecipientFile, line: int) -> reports.Row | None:
+    run = source.run or broadcast.run
+    chosen = reports.Filter(run=run, file_id=source.id)
+    found = reports.messages(broadcast, chosen, f"{run}.{source.id}.{line}", 1).items
+    return found[0] if found else None

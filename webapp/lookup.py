@@ -1,0 +1,62 @@
+"""What an address names: a broadcast, a file, a channel, a message; 404 when there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import abort, current_app, request
+from flask_babel import get_locale
+
+from worker import reports
+from worker.models import Broadcast, Channel, RecipientFile
+from worker.settings import Settings
+
+ID_MAX = 2**62  # larger numbers do not fit into a column
+
+
+def settings() -> Settings:
+    """The settings of this installation."""
+    found: Settings = current_app.extensions["molva"].settings
+    return found
+
+
+def language() -> str:
+    """ru or en."""
+    return str(get_locale())[:2]
+
+
+def _found(row: Any) -> Any:
+    if row is None:
+        abort(404)
+    return row
+
+
+def broadcast(number: int) -> Broadcast:
+    found: Broadcast = _found(Broadcast.get_or_none(Broadcast.id == min(number, ID_MAX)))
+    return found
+
+
+def file(number: int, file_id: int) -> RecipientFile:
+    """A file of this broadcast and of no other."""
+    same = (RecipientFile.id == min(file_id, ID_MAX)) & (RecipientFile.broadcast == min(number, ID_MAX))
+    found: RecipientFile = _found(RecipientFile.get_or_none(same))
+    return found
+
+
+def channel(number: int) -> Channel:
+    found: Channel = _found(Channel.get_or_none(Channel.id == min(number, ID_MAX)))
+    return found
+
+
+def message(number: int, message_id: int) -> reports.Row:
+    """A message of this broadcast and of no other."""
+    row = reports.message(min(message_id, ID_MAX))
+    if row is None or reports.broadcast_id(row) != number:
+        abort(404)
+    return row
+
+
+def phone_filter() -> str:
+    """The beginning of a number as the message table holds it, from `phone=` of the address."""
+    digits = "".join(c for c in request.args.get("phone", "") if c in "0123456789")
+    return f"+{digits[:19]}" if digits else ""
