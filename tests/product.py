@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ class Product:
         self.settings = Settings(data=data, port=0)
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
+        self.code = ""  # the one-time code of the first run
 
     def start(self) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")}
@@ -38,6 +40,8 @@ class Product:
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            if found := re.fullmatch(r"\s*((?:[0-9A-Z]{4}-){3}[0-9A-Z]{4})\s*", line):
+                self.code = found[1]
             if line.startswith("Molva: "):
                 self.url = line.split()[1]
                 return

@@ -1,0 +1,164 @@
+"""The newcomer's whole way in a real browser, and every page in both languages, both themes, narrow and wide."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Window, sign_in, sign_up
+from tests.product import Product
+
+pytestmark = pytest.mark.e2e
+
+PEOPLE = 120
+Opener = Callable[..., Window]
+
+
+def recipients() -> bytes:
+    """A list as Russian Excel saves it: special numbers, a duplicate, a bad number, a missing name, a blank row."""
+    lines = ["Телефон;Имя;Город"]
+    lines += [f"890000010{n:02d};Особый {n};Тула" for n in (1, 2, 3, 4, 8)]
+    lines += [f"8901{n:07d};Гость {n};Москва" for n in range(PEOPLE)]
+    lines += ["89010000005;Повтор;Омск", "12345;Ошибка;Омск", "89019999999;;Омск", ""]
+    return "\r\n".join(lines).encode("cp1251")
+
+
+def drop(page: Any, name: str, data: bytes, zone: str = "[data-drop]") -> None:
+    """Drop a file onto a zone, as the mouse does."""
+    transfer = page.evaluate_handle(
+        """([text, name]) => {
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], name, { type: "text/csv" }));
+            return transfer;
+        }""",
+        [base64.b64encode(data).decode(), name],
+    )
+    page.dispatch_event(zone, "drop", {"dataTransfer": transfer})
+
+
+def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Product) -> None:
+    one = window("newcomer")
+    page = one.page
+    sign_up(one, product.code)
+    one.shot("empty")
+    page.click("form[action$='/try'] button")
+    page.wait_for_url(re.compile(r"/broadcasts/\d+/edit$"))
+    page.fill("#text", "Здравствуйте, {{ имя }}")
+    page.wait_for_selector("#counter >> text=UCS-2")
+    drop(page, "список.csv", recipients())
+    page.wait_for_selector(f"text=Принято: {PEOPLE + 5}, дублей: 1, с ошибкой: 2, в стоп-листе: 0, пустых: 0")
+    one.shot("file-checked")
+    page.click("[data-insert='{{ Город }}']")
+    assert page.input_value("#text").endswith("{{ Город }}")
+    page.fill("#text", "Здравствуйте, {{ имя }}. Это проверка")
+    page.fill("#rate_per_minute", "600")
+    page.wait_for_selector("#end >> text=Закончится")
+    one.shot("form")
+    page.click("text=Сохранить и продолжить")
+    page.wait_for_url(re.compile(r"/broadcasts/\d+$"))
+    page.click("#live >> text=/Отправить \\d+ сообщени/")
+    page.wait_for_selector("dialog[open] >> text=Здравствуйте, Особый 1")
+    one.shot("start")
+    page.click("dialog[open] .button-primary")
+    page.wait_for_selector("#live >> text=Идёт отправка")
+    page.wait_for_selector("#live >> text=/отправлено/")
+    one.shot("running")
+    page.click("#live form[action$='/stop'] button")
+    page.wait_for_selector("#live >> text=Остановлена")
+    one.shot("stopped")
+    stopped_at = len(product.accepted())
+    assert 0 < stopped_at < PEOPLE
+    page.click("#live a[href$='/resume']")
+    page.wait_for_selector("dialog[open] >> text=Осталось отправить")
+    page.click("dialog[open] .button-primary")
+    page.wait_for_selector("#live a[href$='/restart']", timeout=60_000)
+    one.shot("finished")
+    page.click("text=Отчёт")
+    page.wait_for_url(re.compile("/report$"))
+    page.wait_for_selector("text=Оператор не пропустил сообщение")
+    one.shot("report")
+    page.click("tbody a[href*='/messages/'] >> nth=0")
+    page.wait_for_selector("dialog[open] >> text=История сообщения")
+    one.shot("message")
+    page.keyboard.press("Escape")
+    with page.expect_download() as download:
+        page.click("text=Скачать отчёт (CSV)")
+    text = download.value.path().read_text(encoding="utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(text), delimiter=";"))
+    assert len(rows) == len({row["phone"] for row in rows}) == PEOPLE + 5
+    accepted = {facts["phone"] for facts in product.accepted()}
+    assert {row["phone"] for row in rows if row["status"] != "failed"} == accepted
+
+
+PAGES = (
+    *("/broadcasts", "/broadcasts?name=zzz", "/broadcasts/new", "/broadcasts/1", "/broadcasts/1/edit"),
+    *("/broadcasts/1/report", "/broadcasts/1/restart", "/broadcasts/1/messages/2", "/broadcasts/1/files/1/delete"),
+    *("/channels", "/channels/1", "/channels/2", "/settings", "/no-such-page"),
+)
+
+
+@pytest.mark.parametrize("language", ["ru", "en"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 1280])
+def test_every_page_fits_and_nobody_complains(window: Opener, language: str, theme: str, width: int) -> None:
+    one = window(f"{language}-{theme}-{width}", locale=language, viewport={"width": width, "height": 800})
+    sign_in(one)
+    cookies = {"molva_language": language, "molva_theme": theme}
+    one.page.context.add_cookies([{"name": k, "value": v, "url": one.url} for k, v in cookies.items()])
+    for path in PAGES:
+        one.open(path)
+        assert one.page.get_attribute("html", "lang") == language
+        one.shot(re.sub(r"\W+", "-", path).strip("-"))
+        assert one.fits(), path
+    one.complaints = [text for text in one.complaints if "404" not in text]  # the page that is not there
+
+
+def test_the_whole_way_without_javascript(window: Opener) -> None:
+    one = window("plain", java_script_enabled=False)
+    sign_in(one)
+    page = one.page
+    one.open("/broadcasts/new")
+    page.fill("#name", "Без сценариев")
+    page.check("input[name=kind][value=waba]")
+    page.click("text=Показать поля для этого способа")
+    page.select_option("#template", index=1)
+    page.click("#contact button[name=refresh]")
+    assert page.input_value("#name") == "Без сценариев"
+    one.shot("template")
+    page.check("input[name=kind][value=sms]")
+    page.click("text=Показать поля для этого способа")
+    page.fill("#text", "Привет, {{ имя }}")
+    page.fill("#rate_per_minute", "6000")
+    page.set_input_files("#file", {"name": "список.csv", "mimeType": "text/csv", "buffer": recipients()})
+    page.click("text=Сохранить и продолжить")
+    page.wait_for_url(re.compile(r"/broadcasts/\d+$"))
+    _reload_until(page, "a[href$='/start']")
+    one.shot("ready")
+    page.click("#live a[href$='/start']")
+    one.shot("question")
+    page.click(".button-primary")
+    _reload_until(page, "a[href$='/restart']")
+    one.shot("finished")
+    page.click("#files >> text=Удалить")
+    page.check("input[name=how][value=remove]")
+    page.click("text=Удалить файл >> nth=-1")
+    assert page.query_selector("#files .file") is None
+    page.click("text=Отчёт")
+    one.shot("report")
+    assert page.query_selector("text=Такого номера нет") is not None
+
+
+def _reload_until(page: Any, selector: str) -> None:
+    for _again in range(60):
+        if page.query_selector(selector):
+            return
+        page.wait_for_timeout(500)
+        page.reload()
+    raise AssertionError(f"{selector} did not appear")
