@@ -32,6 +32,7 @@ def problem(found: Problem) -> str:
         "text_required": _("Enter the message text"),
         "text_empty": _("Enter the message text"),
         "text_too_long": _("The text is too long"),
+        "text_invalid": _("The text has a character that cannot be sent"),
         "text_bad_variable": _("A variable has no name: %(v)s", **facts),
         "text_unclosed": _("A variable is not closed: write {{ name }}"),
         "template_required": _("Choose an approved template"),

@@ -255,7 +255,7 @@ class _Cleaner:
     def _keep_text(self) -> None:
         text = self._given("text", "text")
         if isinstance(text, str):
-            self.columns["text"] = text[:TEXT_MAX] or None
+            self.columns["text"] = text.replace("\0", "")[:TEXT_MAX] or None
 
     def _text(self) -> None:
         text = self._given("text", "text")
@@ -269,6 +269,9 @@ class _Cleaner:
             return
         if len(text) > TEXT_MAX:
             self._bad("text", "text_too_long", max=TEXT_MAX)
+            return
+        if "\0" in text:
+            self._bad("text", "text_invalid")
             return
         try:
             rendering.parse_text(text)

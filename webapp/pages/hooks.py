@@ -21,6 +21,14 @@ HEADERS = ("content-type", "x-hub-signature-256", "x-sandbox-signature")
 @public
 def callback(key: str, path: str = "") -> Response:
     """200 once the callback is on the disk; 403 for a forged one, 503 when it could not be stored."""
+    try:
+        return _take(key, path)
+    except peewee.OperationalError:
+        # The provider repeats what was not answered with 200.
+        return Response("try again", status=503, mimetype="text/plain")
+
+
+def _take(key: str, path: str) -> Response:
     channel = Channel.get_or_none(Channel.key == key)
     if channel is None:
         abort(404)
@@ -43,9 +51,5 @@ def callback(key: str, path: str = "") -> Response:
         return Response(answer, mimetype="text/plain")
     if not provider.verify(raw):
         abort(403)
-    try:
-        delivery.receive(channel, raw)
-    except peewee.OperationalError:
-        # The provider repeats what was not answered with 200.
-        return Response("try again", status=503, mimetype="text/plain")
+    delivery.receive(channel, raw)
     return Response("", status=200, mimetype="text/plain")

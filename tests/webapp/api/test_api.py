@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from worker import broadcasts, channels, recipients
+from tests import make as factory
+from worker import broadcasts, channels, clock, recipients
 from worker.models import Broadcast, RecipientFile
 from worker.settings import Settings
 
@@ -38,7 +39,9 @@ def upload(client: FlaskClient, api: Headers, settings: Settings, number: int, d
 
 def test_without_a_good_token_nothing_is_told(client: FlaskClient, api: Headers) -> None:
     for headers in ({}, {"Authorization": "Bearer nonsense"}):
-        assert client.get("/api/v1/broadcasts", headers=headers).status_code in (302, 303, 401)
+        answer = client.get("/api/v1/broadcasts", headers=headers)
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert answer.json["error"]["code"]
     assert client.post("/api/v1/broadcasts", json={}, headers=api["viewer"]).status_code == 403
 
 
@@ -181,14 +184,103 @@ def test_secrets_never_come_back(client: FlaskClient, api: Headers, settings: Se
                 assert account["settings"][name] not in answer
 
 
-def test_a_forged_callback_is_refused(client: FlaskClient, settings: Settings, sms: int) -> None:
-    key = channels.sandbox_accounts(settings)[1]["key"]
-    assert client.post(f"/hooks/{key}/status", data=b"{}").status_code == 403
-    assert client.post("/hooks/unknown/status", data=b"{}").status_code == 404
+@pytest.mark.parametrize("text", ["a\0b", "half \ud800 a character"])
+def test_text_that_no_provider_takes_is_refused(client: FlaskClient, api: Headers, sms: int, text: str) -> None:
+    assert make(client, api, sms, text=text).status_code in (400, 422)
+    assert Broadcast.select().count() == 0
 
 
-def test_a_callback_without_a_length_is_still_capped(client: FlaskClient, settings: Settings, sms: int) -> None:
-    key = channels.sandbox_accounts(settings)[1]["key"]
-    body = io.BytesIO(b"x" * (4 * 1024 * 1024))
-    answer = client.post(f"/hooks/{key}/status", input_stream=body, environ_overrides={"wsgi.input_terminated": True})
-    assert answer.status_code == 413
+def test_wrong_ways_in_are_json_too(client: FlaskClient, api: Headers, sms: int) -> None:
+    for answer, status in (
+        (client.put("/api/v1/broadcasts", headers=api["sender"]), 405),
+        (client.get("/api/v1/nothing", headers=api["sender"]), 404),
+        (client.get(f"/api/v1/broadcasts/{2**70}", headers=api["sender"]), 404),
+        (make(client, api, sms, colour="red"), 422),
+    ):
+        assert (answer.status_code, "code" in answer.json["error"], "message" in answer.json["error"]) == (
+            status,
+            True,
+            True,
+        )
+
+
+def test_a_file_over_ten_megabytes_is_refused_before_it_is_read(client: FlaskClient, api: Headers, sms: int) -> None:
+    number = make(client, api, sms).json["id"]
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
+    url = f"/api/v1/broadcasts/{number}/files"
+    for size in (10 * 1024 * 1024 + 1, 13 * 1024 * 1024):
+        body = head + b"1" * size + b"\r\n--x--\r\n"
+        answer = client.post(url, data=body, content_type="multipart/form-data; boundary=x", headers=api["sender"])
+        assert answer.status_code == 413, size
+    assert RecipientFile.select().count() == 0
+    missing = client.post(url, data={}, headers=api["sender"])
+    assert (missing.status_code, "file" in missing.json["error"]["fields"]) == (422, True)
+
+
+def test_a_file_is_deleted_as_the_caller_says(client: FlaskClient, api: Headers, sms: int, settings: Settings) -> None:
+    number = make(client, api, sms).json["id"]
+    one, two = (upload(client, api, settings, number, b"phone,name\n+7901000000%d,A\n" % n)["id"] for n in (1, 2))
+    url = f"/api/v1/broadcasts/{number}/files"
+    kept = client.delete(f"{url}/{one}?on_delete=keep", headers=api["sender"]).json
+    assert (kept["counters"]["queued"], len(kept["files"])) == (2, 1)
+    gone = client.delete(f"{url}/{two}?on_delete=remove", headers=api["sender"]).json
+    assert (gone["counters"]["queued"], gone["files"]) == (1, [])
+    assert client.delete(f"{url}/{two}", headers=api["sender"]).status_code == 404
+    assert client.delete(f"{url}/{one}?on_delete=shred", headers=api["sender"]).status_code == 422
+
+
+def test_the_sample_file_follows_the_text_and_the_language(client: FlaskClient, api: Headers, sms: int) -> None:
+    number = make(client, api, sms, text="{{ name }} {{ city }}").json["id"]
+    headers = api["viewer"] | {"Accept-Language": "ru"}
+    answer = client.get(f"/api/v1/broadcasts/{number}/sample.csv", headers=headers)
+    assert answer.data.decode("utf-8-sig").splitlines()[0] == "телефон;name;city"
+
+
+def test_an_uncertain_message_is_resolved_once(client: FlaskClient, api: Headers, database: Settings) -> None:
+    file = factory.file(factory.broadcast(state="finished"), run=1)
+    one, two = factory.messages(file, "uncertain", "uncertain")
+    answer = client.post(f"/api/v1/messages/{one.id}/resolve", json={"as": "sent"}, headers=api["sender"])
+    assert (answer.status_code, answer.json["status"]) == (200, "sent")
+    again = client.post(f"/api/v1/messages/{one.id}/resolve", json={"as": "resend"}, headers=api["sender"])
+    assert (again.status_code, again.json["error"]["code"]) == (409, "not_allowed")
+    back = client.post(f"/api/v1/messages/{two.id}/resolve", json={"as": "resend"}, headers=api["sender"])
+    assert back.json["status"] == "queued"
+    assert client.post("/api/v1/messages/99/resolve", json={"as": "sent"}, headers=api["sender"]).status_code == 404
+    assert client.post(f"/api/v1/messages/{two.id}/resolve", json={}, headers=api["sender"]).status_code == 422
+
+
+def test_a_restart_takes_whom_it_is_told(client: FlaskClient, api: Headers, database: Settings) -> None:
+    file = factory.file(factory.broadcast(state="finished"), run=1, accepted=3)
+    factory.messages(file, "delivered", "failed", "undelivered")
+    url = f"/api/v1/broadcasts/{file.broadcast_id}/restart"
+    assert client.post(url, json={"who": "new"}, headers=api["sender"]).status_code == 422  # there is nobody new
+    assert client.post(url, json={"who": "all"}, headers=api["sender"]).status_code == 422
+    answer = client.post(url, json={"who": "undelivered"}, headers=api["sender"])
+    assert (answer.json["state"], answer.json["run"]) == ("running", 2)
+    broadcasts.copy_run(file.broadcast_id)
+    shown = client.get(f"/api/v1/broadcasts/{file.broadcast_id}", headers=api["viewer"]).json
+    assert (shown["counters"]["total"], shown["counters"]["queued"]) == (2, 2)
+    whole = client.get(f"/api/v1/broadcasts/{file.broadcast_id}?run=all", headers=api["viewer"]).json
+    assert whole["counters"]["total"] == 5
+    again = client.post(url, json={"who": "everyone"}, headers=api["sender"])
+    assert (again.status_code, again.json["error"]["allowed"]) == (409, ["stop", "clear"])
+
+
+def test_start_on_a_stopped_broadcast_schedules_only_with_a_time_ahead(
+    client: FlaskClient, api: Headers, database: Settings
+) -> None:
+    row = factory.broadcast(state="stopped")
+    factory.messages(factory.file(row, run=1), "queued")
+    url = f"/api/v1/broadcasts/{row.id}/start"
+    refused = client.post(url, headers=api["sender"])
+    assert (refused.status_code, refused.json["error"]["allowed"]) == (409, ["schedule", "resume", "clear"])
+    Broadcast.update(send_at=clock.now() + clock.HOUR).where(Broadcast.id == row.id).execute()
+    assert client.post(url, headers=api["sender"]).json["state"] == "scheduled"
+
+
+def test_a_provider_that_does_not_answer_is_said(client: FlaskClient, api: Headers, settings: Settings) -> None:
+    waba = channels.ensure_sandbox(settings)[0].id
+    checked = client.post(f"/api/v1/channels/{waba}/check", headers=api["sender"]).json
+    assert (checked["ok"], checked["findings"][0]["code"]) == (False, "connect_failed")
+    synced = client.post(f"/api/v1/channels/{waba}/templates/sync", headers=api["sender"])
+    assert (synced.status_code, synced.json["error"]["code"]) == (502, "connect_failed")
