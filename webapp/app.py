@@ -17,7 +17,7 @@ from flask_babel import Babel, get_locale
 from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import assets, auth, errors, filters, htmx, pages, prefs, words
+from webapp import assets, auth, callbacks, errors, filters, htmx, pages, prefs, words
 from worker import db, people, tasks, vault
 from worker.settings import Settings, from_env
 
@@ -92,6 +92,7 @@ def build(settings: Settings | None = None) -> Flask:
     errors.init_app(app)
     _teach_jinja(app)
     pages.register(app)
+    app.wsgi_app = callbacks.Callbacks(settings, app.wsgi_app, HEADERS)  # type: ignore[method-assign]
     app.extensions["molva"].paths = frozenset(rule.rule for rule in app.url_map.iter_rules())
     return app
 

@@ -71,6 +71,7 @@ _MAGIC = {special.phone: special for special in MAGIC}
 BODY_MAX = 1024 * 1024
 HEAD_MAX = 64 * 1024
 BATCH = 100
+POSTMEN = 4  # callbacks of one account on their way at once, as real providers have it
 RETRIES = 12
 SLOW = 8.0
 RETRY_AFTER = 3
@@ -277,7 +278,7 @@ class Emulator:
         """Listen on 127.0.0.1 and begin to make callbacks."""
         server = await asyncio.start_server(self._connection, "127.0.0.1", port, limit=HEAD_MAX)
         self._tasks = [asyncio.create_task(self._clockwork())]
-        self._tasks += [asyncio.create_task(self._deliver(a)) for a in self.accounts]
+        self._tasks += [asyncio.create_task(self._deliver(a)) for a in self.accounts for _ in range(POSTMEN)]
         return server
 
     async def close(self) -> None:
@@ -484,7 +485,6 @@ class Emulator:
                 wait = 0.5
                 for event in batch:
                     self.log.note(kind="event", provider_id=event.facts["provider_id"], status=event.status)
-                await self.log.append(kind="delivered", count=len(batch))
             else:
                 outbox.extendleft(reversed(batch))
                 await asyncio.sleep(wait)

@@ -28,17 +28,25 @@ ACTIONS = {"sent": "accept", "delivered": "deliver", "read": "read", "failed": "
 # --- callbacks --------------------------------------------------------------------------------------
 
 
-def receive(channel: Channel, callback: RawCallback) -> None:
-    """Store one verified callback durably; the worker applies it later."""
+def receive_all(callbacks: Iterable[tuple[int, RawCallback, int]]) -> None:
+    """Store verified callbacks as (channel id, callback, when it came) in one durable commit; the worker
+    applies them later."""
+    stored = [
+        (
+            channel_id,
+            callback.path,
+            json.dumps(dict(callback.query)) if callback.query else "",
+            json.dumps(dict(callback.headers)),
+            callback.body,
+            received_at,
+        )
+        for channel_id, callback, received_at in callbacks
+    ]
     with db.write():
-        Callback.insert(
-            channel_id=channel.id,
-            path=callback.path,
-            query=json.dumps(dict(callback.query)) if callback.query else "",
-            headers=dict(callback.headers),
-            body=callback.body,
-            received_at=clock.now(),
-        ).execute()
+        db.many(
+            "INSERT INTO callback (channel_id, path, query, headers, body, received_at) VALUES (?, ?, ?, ?, ?, ?)",
+            stored,
+        )
 
 
 def apply_waiting(providers: channels.Providers) -> int:

@@ -16,7 +16,7 @@ from tests.product import Product
 
 pytestmark = pytest.mark.e2e
 
-PEOPLE = 120
+PEOPLE = 60
 Opener = Callable[..., Window]
 
 

@@ -19,12 +19,11 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.files:files",
     "webapp.pages.reports:reports",
     "webapp.pages.channels:channels",
-    "webapp.pages.hooks:hooks",
     "webapp.api:api",
 )
 
 # Signed or bearer requests: there is no cookie that a foreign page could misuse.
-WITHOUT_CSRF = ("hooks", "api")
+WITHOUT_CSRF = ("api",)
 
 
 def register(app: Flask) -> None:

@@ -80,6 +80,6 @@ def test_what_could_not_be_stored_is_not_called_received(
     def full(*_given: object) -> None:
         raise peewee.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(delivery, "receive", full)
+    monkeypatch.setattr(delivery, "receive_all", full)
     url, headers = signed(BODY)
     assert client.post(url, data=BODY, headers=headers).status_code == 503

@@ -1,0 +1,173 @@
+"""Callbacks of the providers, answered before Flask: checked over the raw bytes, on the disk, then 200.
+
+A provider repeats what was not answered with 200, and stops calling a host that answers slowly, so
+this path is short: no session, no template, one kept connection for all, and one commit for
+everything that came in while the last one was being synced.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import peewee
+
+from worker import channels, clock, db, delivery
+from worker.models import Channel
+from worker.providers.base import Provider, RawCallback
+from worker.settings import Settings
+
+log = logging.getLogger("molva.web")
+
+PREFIX = "/hooks/"
+PATHS = ("", "status", "inbound")
+BODY_MAX = 3 * 1024 * 1024
+HEADERS = ("content-type", "x-hub-signature-256", "x-sandbox-signature")
+WAIT = 8.0  # seconds that a callback may wait for its commit; providers give up after about ten
+FRESH = 2.0  # seconds for which a channel that was looked up is known
+TOGETHER = 500
+
+StartResponse = Any  # of PEP 3333
+Environ = dict[str, Any]
+Wsgi = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class Answer(NamedTuple):
+    status: str
+    body: bytes = b""
+
+
+OK = Answer("200 OK")
+FORGED = Answer("403 Forbidden", b"the signature does not match")
+UNKNOWN = Answer("404 Not Found", b"there is no such address")
+WRONG_METHOD = Answer("405 Method Not Allowed")
+TOO_LARGE = Answer("413 Content Too Large")
+BUSY = Answer("503 Service Unavailable", b"try again")
+
+
+class _Waiting:
+    """One callback on its way to the disk."""
+
+    def __init__(self, channel_id: int, callback: RawCallback) -> None:
+        self.channel_id = channel_id
+        self.callback = callback
+        self.received_at = clock.now()
+        self.stored = False
+        self.done = threading.Event()
+
+
+class Store:
+    """Writes callbacks from one thread, as many in a commit as have come in meanwhile."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
+        self._started = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def put(self, channel_id: int, callback: RawCallback) -> bool:
+        """Wait until the callback is on the disk; False when it could not be stored in time."""
+        self._start()
+        waiting = _Waiting(channel_id, callback)
+        self._queue.put(waiting)
+        return waiting.done.wait(WAIT) and waiting.stored
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            with self._started:
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._run, name="callbacks", daemon=True)
+                    self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < TOGETHER and not self._queue.empty():
+                batch.append(self._queue.get())
+            try:
+                delivery.receive_all((w.channel_id, w.callback, w.received_at) for w in batch)
+                for waiting in batch:
+                    waiting.stored = True
+            except Exception:
+                log.exception("%d callbacks could not be stored", len(batch))
+            for waiting in batch:
+                waiting.done.set()
+
+
+class Callbacks:
+    """A WSGI application that answers /hooks/… and hands everything else to the one inside."""
+
+    def __init__(self, settings: Settings, inside: Wsgi, headers: Mapping[str, str]) -> None:
+        self._inside = inside
+        self._headers = [*headers.items(), ("Cache-Control", "no-store")]
+        self._store = Store()
+        self._providers = channels.Providers(settings)
+        self._known: dict[str, tuple[float, int, Provider]] = {}
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if not path.startswith(PREFIX):
+            return self._inside(environ, start_response)
+        try:
+            answer = self._answer(path[len(PREFIX) :], environ)
+        except peewee.OperationalError:
+            answer = BUSY
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(answer.body)))]
+        start_response(answer.status, headers + self._headers)
+        return [answer.body]
+
+    def _answer(self, rest: str, environ: Environ) -> Answer:
+        key, _slash, path = rest.partition("/")
+        found = self._channel(key) if path in PATHS else None
+        if found is None:
+            return UNKNOWN
+        channel_id, provider = found
+        method = environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD", "POST"):
+            return WRONG_METHOD
+        body = _body(environ)
+        if body is None:
+            return TOO_LARGE
+        query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
+        callback = RawCallback("GET" if method == "HEAD" else method, path, query, _headers(environ), body)
+        if method != "POST":
+            challenge = provider.handshake(callback)
+            return FORGED if challenge is None else Answer("200 OK", challenge.encode())
+        if not provider.verify(callback):
+            return FORGED
+        return OK if self._store.put(channel_id, callback) else BUSY
+
+    def _channel(self, key: str) -> tuple[int, Provider] | None:
+        """The channel behind a key. A known one is looked at again every other second."""
+        kept = self._known.get(key)
+        if kept is not None and clock.monotonic() - kept[0] < FRESH:
+            return kept[1], kept[2]
+        with db.connection():
+            channel = Channel.get_or_none(Channel.key == key)
+        if channel is None:
+            self._known.pop(key, None)
+            return None
+        provider = self._providers.get(channel)
+        self._known[key] = (clock.monotonic(), channel.id, provider)
+        return channel.id, provider
+
+
+def _headers(environ: Environ) -> Mapping[str, str]:
+    given = {name: environ.get(f"HTTP_{name.upper().replace('-', '_')}") for name in HEADERS}
+    given["content-type"] = environ.get("CONTENT_TYPE")
+    return {name: value for name, value in given.items() if value}
+
+
+def _body(environ: Environ) -> bytes | None:
+    """The raw bytes; None when they are too many, whatever length was declared."""
+    declared = environ.get("CONTENT_LENGTH") or ""
+    length = int(declared) if declared.isascii() and declared.isdigit() else None
+    if length is not None and length > BODY_MAX:
+        return None
+    if length is None and not environ.get("wsgi.input_terminated"):
+        return b""
+    body: bytes = environ["wsgi.input"].read(BODY_MAX + 1 if length is None else length)
+    return None if len(body) > BODY_MAX else body
