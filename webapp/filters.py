@@ -22,6 +22,7 @@ from flask_babel import (
 )
 from flask_babel import gettext as _
 
+from webapp import words
 from worker import clock
 
 NO_BREAK = "\u00a0"
@@ -124,7 +125,13 @@ def browser(agent: str) -> str:
     return ", ".join(filter(None, seen)) or agent or "–"
 
 
+def own_name(name: str) -> str:
+    """The name of a channel or provider; those of the sandbox in the reader's language."""
+    return str(words.PROVIDERS.get(name, name))
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
+    "own_name": own_name,
     "number": number,
     "percent": percent,
     "filesize": filesize,

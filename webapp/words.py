@@ -48,6 +48,12 @@ BROADCAST_STATES: dict[str, Word] = {
     "uncertain": Word(_l("Completed with uncertain messages"), "question", "warn"),
 }
 
+# Names that the product gave, as the reader would say them; a name that a person gave stays as it is.
+PROVIDERS: dict[str, LazyString] = {
+    "WABA sandbox": _l("WABA sandbox"),
+    "SMS sandbox": _l("SMS sandbox"),
+}
+
 CHANNEL_STATES: dict[str, Word] = {
     "on": Word(_l("In use"), "check", "good"),
     "stopped": Word(_l("Out of use"), "stop", "bad"),

@@ -31,6 +31,7 @@ from wtforms import (
 from wtforms.fields.choices import SelectChoice
 
 from webapp import sentences
+from webapp.filters import own_name
 from worker import broadcasts, clock, rendering
 from worker.broadcasts import Problem
 from worker.models import Broadcast, Channel, MessageTemplate
@@ -177,7 +178,7 @@ class BroadcastForm(Form):  # type: ignore[misc]
 
     def _offer_channels(self) -> None:
         for kind, field in ((WABA, self.channel_waba), (SMS, self.channel_sms)):
-            own = [(str(c.id), c.name) for c in self.channels if c.kind == kind]
+            own = [(str(c.id), own_name(c.name)) for c in self.channels if c.kind == kind]
             if not field.data and len(own) == 1:
                 field.data = own[0][0]
             field.choices = _choices(dict(own if len(own) == 1 else [("", _("Choose a channel")), *own]))

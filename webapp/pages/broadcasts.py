@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, flash, make_response, render_template, request, url_for
 from flask_babel import gettext as _
 
-from webapp import controls, drafts, exports, htmx, live, lookup, sentences
+from webapp import controls, drafts, exports, filters, htmx, live, lookup, sentences
 from webapp.auth import me, role
 from webapp.forms.broadcast import BroadcastForm
 from webapp.sandbox import MAGIC
@@ -55,7 +55,7 @@ def _listed() -> dict[str, Any]:
         abort(404)
     last = int(before) if before.isascii() and before.isdigit() and len(before) < 16 else None
     found = use.find(search.get("name", ""), state, last, LISTED + 1)
-    names = {channel.id: channel.name for channel in Channel.select(Channel.id, Channel.name)}
+    names = {channel.id: filters.own_name(channel.name) for channel in Channel.select(Channel.id, Channel.name)}
     following = str(found[LISTED - 1].id) if len(found) > LISTED else ""
     return {
         "items": live.items(found[:LISTED], names),
