@@ -580,9 +580,7 @@ def _take(broadcast: Broadcast, action: str, actor: str, **columns: Any) -> None
     audit.record(actor, f"broadcast.{action}", str(broadcast.id))
     if action in ("start", "resume", "restart") and broadcast.channel_id is not None:
         # A person's decision to go on includes the channel that stopped because of its account.
-        Channel.update(state="on", stop_reason=None, stop_detail=None, stopped_at=None).where(
-            (Channel.id == broadcast.channel_id) & (Channel.state != "on")
-        ).execute()
+        channels.trust(broadcast.channel_id)
 
 
 def begin_run(broadcast_id: int, number: int, who: str = "everyone", copied: bool = True) -> None:
@@ -827,6 +825,7 @@ def start_due() -> list[int]:
                 )
             elif advance(broadcast.id, "start", **_NO_STOP):
                 begin_run(broadcast.id, broadcast.run)
+                channels.renew(broadcast.channel_id)
                 audit.record("schedule", "broadcast.start", str(broadcast.id), late_ms=late)
                 started.append(broadcast.id)
     return started

@@ -29,7 +29,8 @@ def all_settings(settings: Settings, channel: Channel) -> dict[str, Any]:
 
 def provider_of(settings: Settings, channel: Channel) -> Provider:
     """A Provider object for this channel. The data folder tells the sandbox where its emulator listens."""
-    given = {**all_settings(settings, channel), "data": str(settings.data)}
+    house = {"data": str(settings.data), "allowed_private_hosts": settings.allowed_private_hosts}
+    given = {**all_settings(settings, channel), **house}
     return PROVIDERS[channel.provider](given, addresses(settings, channel))
 
 
@@ -152,6 +153,22 @@ def stop(channel_id: int, cause: str, detail: str = "") -> None:
 def switch_on(channel_id: int) -> None:
     """Put a stopped channel back into use; its broadcasts stay stopped until a person resumes them."""
     with db.write():
-        Channel.update(state="on", stop_reason=None, stop_detail=None, stopped_at=None, slow_until=0).where(
-            Channel.id == channel_id
-        ).execute()
+        trust(channel_id)
+
+
+# A channel in use about which nothing bad is known.
+TRUSTED: dict[str, Any] = {
+    **{"state": "on", "stop_reason": None, "stop_detail": None, "stopped_at": None, "slow_until": 0},
+    **{"recent": "", "opened_at": None, "probe_at": 0},
+}
+
+
+def renew(channel_id: int | None) -> None:
+    """An open circuit breaker gets its full time for a broadcast that begins; inside the caller's transaction."""
+    Channel.update(opened_at=clock.now()).where((Channel.id == channel_id) & Channel.opened_at.is_null(False)).execute()
+
+
+def trust(channel_id: int) -> None:
+    """A person decided to go on with this channel; inside the caller's transaction."""
+    troubled = (Channel.state != "on") | Channel.opened_at.is_null(False)
+    Channel.update(**TRUSTED).where((Channel.id == channel_id) & troubled).execute()

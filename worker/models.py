@@ -129,6 +129,9 @@ class Channel(Table):
     slow_until = BigIntegerField(default=0)
     templates_synced_at = BigIntegerField(null=True)
     created_at = BigIntegerField()
+    recent = CharField(default="")  # the last results, as worker.breaker keeps them
+    opened_at = BigIntegerField(null=True)  # since when the circuit breaker is open
+    probe_at = BigIntegerField(default=0)
 
 
 class MessageTemplate(Table):
@@ -307,6 +310,18 @@ class Counter(Table):
         indexes = ((("broadcast_id", "run", "file_id", "status"), True),)
 
 
+class Departure(Table):
+    """How many messages left on a channel in one minute: for its daily limit."""
+
+    channel_id = IntegerField()
+    minute = IntegerField()  # since the epoch
+    n = IntegerField()
+
+    class Meta:
+        primary_key = False
+        indexes = ((("channel_id", "minute"), True),)
+
+
 class Attempt(Table):
     """What happened at one try that did not simply succeed; only ever appended to."""
 
@@ -408,6 +423,7 @@ TABLES: tuple[type[Table], ...] = (
     RejectedRow,
     Message,
     Counter,
+    Departure,
     Attempt,
     DeliveryReport,
     Callback,

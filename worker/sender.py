@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from worker import broadcasts, channels, clock, counters, db, rendering, throttle
+from worker import breaker, broadcasts, channels, clock, counters, db, rendering, throttle
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.providers import base
 from worker.settings import Settings
@@ -37,6 +37,7 @@ CAUTIOUS = 10  # requests in flight until the run's first acceptance
 TURN_GAP = 0.005  # seconds between two commits at the least, so that batches grow with the load
 IDLE = 0.5  # seconds between two looks when nothing is due
 DRAIN = 40.0
+DAY = 24 * 60  # minutes over which a daily limit is counted
 BACKOFF = (5, 10, 20, 40, 80, 160, 300)
 
 
@@ -54,6 +55,7 @@ class Job:
     lane: Lane
     renderer: Any
     provider: base.Provider
+    probe: bool = False  # whether it leaves to see if the provider answers again
     claimed: float = field(default_factory=clock.monotonic)
 
 
@@ -101,11 +103,29 @@ class Plan(NamedTuple):
 
 
 class ChannelPlan(NamedTuple):
+    """One channel as the transaction sees it."""
+
     id: int
-    state: str
     per_second: float | None
+    per_day: int | None
     next_slot: int
     slow_until: int
+    recent: str
+    opened_at: int | None
+    probe_at: int
+
+    @property
+    def breaker(self) -> breaker.Breaker:
+        return breaker.Breaker(self.recent, self.opened_at, self.probe_at)
+
+
+class Gate(NamedTuple):
+    """How many messages a channel takes now; else why not, and until when (ms)."""
+
+    budget: int
+    code: str = ""
+    until: int = 0
+    probe: bool = False
 
 
 class Sender:
@@ -275,17 +295,17 @@ class Sender:
         return jobs
 
     def _claim_channel(self, channel_id: int, plans: list[Plan], free: int) -> list[Job]:
-        channel = ChannelPlan(
-            *db.rows("SELECT id, state, per_second, next_slot, slow_until FROM channel WHERE id = ?", [channel_id])[0]
-        )
+        channel = _channel(channel_id)
         lanes = [self._lane(plan) for plan in plans]
         now_ms, now_us = clock.now(), clock.now_us()
-        if channel.slow_until > now_ms:
+        gate = self._gate(channel, lanes, free, now_ms)
+        if gate.code:
             for plan, lane in zip(plans, lanes, strict=True):
-                self._rest(lane, (channel.slow_until - now_ms) / 1000)
-                self._say(plan, {"code": "provider_asked", "until": channel.slow_until})
+                if lane.in_flight or not self._finish(plan):
+                    self._rest(lane, max(0.0, (gate.until - now_ms) / 1000))
+                    self._say(plan, {"code": gate.code, "until": gate.until})
             return []
-        budget = free
+        budget = gate.budget
         channel_slot = channel_step = 0
         if channel.per_second:
             channel_step = throttle.interval(channel.per_second * 60)
@@ -307,12 +327,52 @@ class Sender:
                 step = throttle.interval(plan.rate)
                 db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot + step * len(taken), plan.id])
             jobs += taken
-        if channel_step and jobs:
-            db.execute(
-                "UPDATE channel SET next_slot = ? WHERE id = ?",
-                [channel_slot + channel_step * len(jobs), channel_id],
-            )
+        if jobs:
+            self._left(channel, gate, jobs, channel_slot + channel_step * len(jobs) if channel_step else None, now_ms)
         return jobs
+
+    def _gate(self, channel: ChannelPlan, lanes: Sequence[Lane], free: int, now: int) -> Gate:
+        """What the channel as a whole allows: its provider's wish, the circuit breaker, the daily limit."""
+        if channel.slow_until > now:
+            return Gate(0, "provider_asked", channel.slow_until)
+        open_ = channel.breaker
+        if open_.is_hopeless(now):
+            # Half an hour of probes that all failed: from here on only a person can know.
+            cause = "timeout" if open_.recent.endswith(breaker.UNCLEAR) else "connect_failed"
+            self._halt(lanes[0], base.SendError(base.STOP_CHANNEL, cause))
+            return Gate(0)
+        if open_.is_open:
+            busy = any(job.lane.channel_id == channel.id for job in self._in_flight.values())
+            if open_.probe_at > now or busy:
+                return Gate(0, "breaker", max(open_.probe_at, now))
+            return Gate(min(free, 1), probe=True)
+        if channel.per_day:
+            oldest, gone = db.rows(
+                "SELECT MIN(minute), COALESCE(SUM(n), 0) FROM departure WHERE channel_id = ? AND minute >= ?",
+                [channel.id, now // clock.MINUTE - DAY],
+            )[0]
+            if gone >= channel.per_day:
+                return Gate(0, "daily_limit", (oldest + DAY + 1) * clock.MINUTE)
+            free = min(free, channel.per_day - gone)
+        return Gate(free)
+
+    def _left(self, channel: ChannelPlan, gate: Gate, jobs: Sequence[Job], slot: int | None, now: int) -> None:
+        """Note what leaves on a channel: its next slot, the day's number, the time of the next probe."""
+        db.execute(
+            "INSERT INTO departure (channel_id, minute, n) VALUES (?, ?, ?)"
+            " ON CONFLICT (channel_id, minute) DO UPDATE SET n = departure.n + excluded.n",
+            [channel.id, now // clock.MINUTE, len(jobs)],
+        )
+        if self._turns % 1_000 == 0:
+            db.execute("DELETE FROM departure WHERE minute < ?", [now // clock.MINUTE - DAY])
+        if slot is not None:
+            db.execute("UPDATE channel SET next_slot = ? WHERE id = ?", [slot, channel.id])
+        if gate.probe:
+            for job in jobs:
+                job.probe = True
+            db.execute(
+                "UPDATE channel SET probe_at = ? WHERE id = ?", [channel.breaker.probed(now).probe_at, channel.id]
+            )
 
     def _slot(self, plan: Plan, lane: Lane, now_us: int) -> int:
         """The broadcast's next slot; a little of the past counts only while this process kept watching."""
@@ -477,8 +537,28 @@ class Sender:
             if found is not None:
                 self._judge(writer, result, *found)
         writer.flush()
+        self._feel(results, writer.now)
         for broadcast_id, sent in writer.sent.items():
             self._departed(broadcast_id, sent, writer.now)
+
+    def _feel(self, results: Sequence[Result], now: int) -> None:
+        """Tell the circuit breakers how the channels answer."""
+        felt: dict[int, list[tuple[str, bool]]] = {}
+        for result in results:
+            if (mark := _mark(result)) is not None:
+                felt.setdefault(result.job.lane.channel_id, []).append((mark, result.job.probe))
+        for channel_id, marks in felt.items():
+            before = _channel(channel_id).breaker
+            after = before.after(marks, now)
+            if after == before:
+                continue
+            db.execute(
+                "UPDATE channel SET recent = ?, opened_at = ?, probe_at = ? WHERE id = ?",
+                [after.recent, after.opened_at, after.probe_at, channel_id],
+            )
+            if after.is_open != before.is_open:
+                log.warning("channel %d: circuit breaker %s", channel_id, "open" if after.is_open else "closed")
+                self.wake()
 
     def _judge(self, writer: _Writer, result: Result, status: str, token: str, postponed: int | None) -> None:
         """Decide what one result changes."""
@@ -598,6 +678,26 @@ _ACTIONS = {
     base.STOP_BROADCAST: "postpone",
     base.STOP_CHANNEL: "postpone",
 }
+
+
+def _channel(channel_id: int) -> ChannelPlan:
+    return ChannelPlan(
+        *db.rows(
+            "SELECT id, per_second, per_day, next_slot, slow_until, recent, opened_at, probe_at"
+            " FROM channel WHERE id = ?",
+            [channel_id],
+        )[0]
+    )
+
+
+def _mark(result: Result) -> str | None:
+    """What a result says about the line and the provider; None for one that never left this machine."""
+    error = result.error
+    if error is None:
+        return breaker.GOOD if result.action in ("accept", "hold") else None
+    if error.breaker:
+        return breaker.UNCLEAR if error.outcome == base.UNCLEAR else breaker.LINE
+    return None if error.http_status is None else breaker.GOOD
 
 
 def outgoing(renderer: Any, phone: str, cells: str | None, token: str) -> base.Outgoing:

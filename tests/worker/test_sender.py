@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from worker import broadcasts, channels, db, delivery, recipients
+from worker import breaker, broadcasts, channels, clock, db, delivery, recipients
 from worker.models import Broadcast, Channel, Message
 from worker.providers import base
 from worker.providers.sandbox_sms import SandboxSms
@@ -286,3 +286,95 @@ def test_a_missed_start_does_not_fire_late(settings: Settings, sms: Channel) -> 
             ).execute()
         broadcasts.start_due()
         assert Broadcast.get_by_id(broadcast.id).state == state
+
+
+# --- the channel as a whole -------------------------------------------------------------------------
+
+
+def fail(outcome: str, cause: str) -> Send:
+    def answer(out: base.Outgoing) -> base.Accepted:
+        raise base.SendError(outcome, cause, counts=False)
+
+    return answer
+
+
+def waits_for(code: str) -> Callable[[Broadcast, dict[str, int]], bool]:
+    return lambda broadcast, _numbers: bool(broadcast.waiting) and broadcast.waiting["code"] == code
+
+
+def test_a_provider_that_never_answers_does_not_burn_the_list(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    wire.answer = fail(base.UNCLEAR, "timeout")
+    numbers = until(running(settings, sms, 200), waits_for("breaker"))
+    assert numbers["uncertain"] <= 20 and numbers["queued"] >= 180
+
+
+def test_a_good_probe_lets_the_rest_go(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PROBE_LINE", 300)
+    monkeypatch.setattr(breaker, "PROBE_UNCLEAR", 300)
+    wire.answer = fail(base.UNCLEAR, "http_500")
+    broadcast = running(settings, sms, 100)
+    until(broadcast, waits_for("breaker"))
+    before = len(wire.taken)
+    time.sleep(1.0)
+    assert 1 <= len(wire.taken) - before <= 4  # one at a time, not the list
+    wire.answer = lambda out: base.Accepted(f"id-{out.token}")
+    numbers = until(broadcast, finished)
+    assert numbers["sent"] + numbers["uncertain"] == 100 and len(wire.taken) == 100
+
+
+def test_a_line_that_is_down_leaves_nothing_uncertain(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PROBE_LINE", 200)
+    monkeypatch.setattr("worker.sender.BACKOFF", (0.1,))
+    wire.answer = fail(base.LATER, "connect_failed")
+    broadcast = running(settings, sms, 50)
+    until(broadcast, waits_for("breaker"))
+    wire.answer = lambda out: base.Accepted(f"id-{out.token}")
+    numbers = until(broadcast, finished)
+    assert (numbers["sent"], numbers["uncertain"], numbers["failed"]) == (50, 0, 0)
+
+
+def test_after_half_an_hour_the_channel_stops_until_a_person_resumes(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    wire.answer = fail(base.UNCLEAR, "timeout")
+    broadcast = running(settings, sms, 100)
+    until(broadcast, waits_for("breaker"))
+    Channel.update(opened_at=clock.now() - 31 * clock.MINUTE).where(Channel.id == sms.id).execute()
+    until(broadcast, lambda fresh, _numbers: fresh.state == "stopped")
+    channel = Channel.get_by_id(sms.id)
+    assert (channel.state, channel.stop_reason) == ("stopped", "timeout")
+    wire.answer = lambda out: base.Accepted(f"id-{out.token}")
+    broadcasts.resume(Broadcast.get_by_id(broadcast.id), "test")
+    sending.wake()
+    until(broadcast, finished)
+    assert Channel.get_by_id(sms.id).state == "on"
+
+
+def test_the_end_is_seen_while_the_breaker_is_open(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    wire.answer = fail(base.UNCLEAR, "timeout")
+    assert until(running(settings, sms, 5), finished)["uncertain"] == 5
+
+
+def test_a_daily_limit_holds_the_rest_and_says_until_when(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    Channel.update(per_day=30).where(Channel.id == sms.id).execute()
+    broadcast = running(settings, sms, 100)
+    until(broadcast, waits_for("daily_limit"))
+    time.sleep(0.3)
+    assert len(wire.taken) == 30
+    fresh = Broadcast.get_by_id(broadcast.id)
+    assert 23 * clock.HOUR < fresh.waiting["until"] - clock.now() < 25 * clock.HOUR
+    with db.write():
+        db.execute("UPDATE departure SET minute = minute - 1441")  # a day later
+    sending.wake()
+    until(broadcast, waits_for("daily_limit"))
+    assert until(broadcast, lambda _fresh, numbers: numbers["sent"] == 60)["queued"] == 40

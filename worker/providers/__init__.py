@@ -5,11 +5,13 @@ from __future__ import annotations
 from worker.providers.base import Provider
 from worker.providers.sandbox_sms import SandboxSms
 from worker.providers.sandbox_waba import SandboxWaba
+from worker.providers.whatsapp_cloud import WhatsAppCloud
 
 PROVIDERS: dict[str, type[Provider]] = {
     provider.key: provider
     for provider in (
         SandboxWaba,
         SandboxSms,
+        WhatsAppCloud,
     )
 }

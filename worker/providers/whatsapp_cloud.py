@@ -1,0 +1,28 @@
+"""The WhatsApp Cloud API as Meta runs it. Source: developers.facebook.com/docs/whatsapp/cloud-api."""
+
+from __future__ import annotations
+
+from worker.providers.base import STOP_CHANNEL, Field, SendError
+from worker.providers.meta import VERSION, CloudApi
+
+
+class WhatsAppCloud(CloudApi):
+    key = "whatsapp_cloud"
+    label = "WhatsApp Cloud API"
+    pace = 20.0
+    fields = (
+        Field("phone_number_id"),
+        Field("waba_id"),
+        Field("access_token", kind="secret"),
+        Field("app_secret", kind="secret"),
+        Field("verify_token", kind="secret"),
+        Field("base_url", default="https://graph.facebook.com"),
+        Field("api_version", default=VERSION),
+        Field("marketing_endpoint", kind="boolean", required=False, default=False),
+    )
+
+    def base(self) -> str:
+        url = self._setting("base_url").rstrip("/")
+        if not url.startswith(("https://", "http://")):
+            raise SendError(STOP_CHANNEL, "settings_invalid", "base_url")
+        return f"{url}/{self._setting('api_version').strip('/') or VERSION}"
