@@ -22,22 +22,25 @@ from worker.settings import Settings
 class Product:
     """`molva serve` on a data folder, killed and started as a test says; judged by sandbox.log."""
 
-    def __init__(self, data: Path) -> None:
-        self.settings = Settings(data=data, port=0)
+    def __init__(self, data: Path, port: int = 0, **environment: str) -> None:
+        self.settings = Settings(data=data, port=port)
+        self.environment = environment
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.code = ""  # the one-time code of the first run
 
     def start(self) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "webapp", "serve", "--data", str(self.settings.data), "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-            env=environment,
-        )
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")} | self.environment
+        port = str(self.settings.port)
+        with self.log.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "webapp", "serve", "--data", str(self.settings.data), "--port", port],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+                env=environment,
+            )
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if found := re.fullmatch(r"\s*((?:[0-9A-Z]{4}-){3}[0-9A-Z]{4})\s*", line):
@@ -46,6 +49,11 @@ class Product:
                 self.url = line.split()[1]
                 return
         raise AssertionError("the server did not start")
+
+    @property
+    def log(self) -> Path:
+        """Where the command's own log goes."""
+        return self.settings.data.with_name("serve.log")
 
     def kill(self) -> None:
         """kill -9 of the whole group."""

@@ -1,0 +1,321 @@
+"""A provider in a process of its own: it speaks the Cloud API's send call, and its log is the truth.
+
+`python -m tests.stub --log FILE` prints the address it listens on. Every message that it accepts stands
+in the log, synced, before anything is answered. What goes wrong is set by POST /_control:
+
+    {"rules": [{"fault": "accept_500", "share": 0.02}, {"fault": "refuse_429", "after": 100, "count": 1}],
+     "delay": [0.02, 0.1], "callbacks": {"url": …, "secret": …, "statuses": ["sent", "delivered"], …}}
+
+The first rule that fits a request decides; without one it is accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import random
+import signal
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+# fault → (does the log get it, status of the answer, body); the body None: no answer at all
+REFUSALS = {
+    "refuse_500": (500, {"error": {"message": "unavailable"}}),
+    "refuse_401": (401, {"error": {"code": 190, "message": "Error validating access token"}}),
+    "refuse_429": (429, {"error": {"code": 130429, "message": "Rate limit hit"}}),
+    "redirect": (302, {}),
+}
+HUGE = 50 * 1024 * 1024
+
+
+class Rule:
+    """One fault: for these numbers, for a share of the requests, after so many, so many times."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.fault: str = given["fault"]
+        self.given = given
+        self.left = int(given.get("count", 10**12))
+        self.numbers = set(given.get("numbers", ()))
+
+    def fits(self, phone: str, seen: int, chance: random.Random) -> bool:
+        if self.left <= 0 or seen < int(self.given.get("after", 0)):
+            return False
+        if self.numbers and phone not in self.numbers:
+            return False
+        if chance.random() >= float(self.given.get("share", 1.0)):
+            return False
+        self.left -= 1
+        return True
+
+
+class Log:
+    """One line for each accepted message; those that wait at the same time share one sync."""
+
+    def __init__(self, path: Path, sync: bool) -> None:
+        self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        self._sync = sync
+        self._lines: list[bytes] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._busy = False
+
+    async def accepted(self, **facts: Any) -> None:
+        now = {"mono": round(time.monotonic(), 6), "at": round(time.time(), 6)}
+        self._lines.append(json.dumps({"kind": "accepted", **now, **facts}).encode() + b"\n")
+        if not self._sync:
+            if len(self._lines) >= 500:
+                self.flush()
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        if not self._busy:
+            self._busy = True
+            asyncio.get_running_loop().create_task(self._run())
+        await done
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        os.write(self._file, b"".join(lines))
+
+    async def _run(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self.flush()
+            await asyncio.to_thread(os.fdatasync, self._file)
+            for done in waiting:
+                if not done.done():
+                    done.set_result(None)
+        self._busy = False
+
+
+class Provider:
+    """The state of the stub."""
+
+    def __init__(self, log: Log, seed: int) -> None:
+        self.log = log
+        self.chance = random.Random(seed)
+        self.delay = (0.0, 0.0)
+        self.rules: list[Rule] = []
+        self.callbacks: dict[str, Any] = {}
+        self.seen = 0
+        self.taken = 0
+        self.requests: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._posts = asyncio.Semaphore(32)
+
+    def control(self, given: dict[str, Any]) -> dict[str, Any]:
+        if "rules" in given:
+            self.rules = [Rule(rule) for rule in given["rules"]]
+            self.seen = 0
+        if "delay" in given:
+            self.delay = tuple(given["delay"])
+        if "callbacks" in given:
+            self.callbacks = given["callbacks"]
+        return {"taken": self.taken, "seen": self.seen, "callbacks_open": len(self._tasks)}
+
+    async def send(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]] | None:
+        """The answer to one send call; None: the connection breaks without one."""
+        given = json.loads(body)
+        phone, token = given["to"], given.get("biz_opaque_callback_data", "")
+        self.seen += 1
+        rule = next((r for r in self.rules if r.fits(phone, self.seen, self.chance)), None)
+        fault = rule.fault if rule else ""
+        low, high = self.delay
+        if high:
+            await asyncio.sleep(self.chance.uniform(low, high))
+        if fault in REFUSALS:
+            status, answer = REFUSALS[fault]
+            extra = {"Retry-After": str(rule.given.get("retry_after", 1))} if fault == "refuse_429" and rule else {}
+            extra |= {"Location": "http://127.0.0.1:9/elsewhere"} if fault == "redirect" else {}
+            return status, json.dumps(answer).encode(), extra
+        if fault.startswith("refuse:"):
+            code = int(fault.partition(":")[2])
+            return 400, json.dumps({"error": {"code": code, "message": f"refused with {code}"}}).encode(), {}
+        if fault == "reset":
+            return None
+        identity = f"wamid.{self.taken}.{token}"
+        self.taken += 1
+        text = hashlib.sha256(json.dumps(given.get("template") or given.get("text")).encode()).hexdigest()[:12]
+        if self.callbacks.get("before_answer"):
+            self._report(identity, token, phone)
+            await asyncio.sleep(self.chance.uniform(0.0, 0.05))
+        await self.log.accepted(phone=phone, token=token, id=identity, text=text, fault=fault)
+        if self.callbacks and not self.callbacks.get("before_answer"):
+            self._report(identity, token, phone)
+        return await self._answer(identity, fault, rule)
+
+    async def _answer(self, identity: str, fault: str, rule: Rule | None) -> tuple[int, bytes, dict[str, str]] | None:
+        good = json.dumps({"messaging_product": "whatsapp", "messages": [{"id": identity}]}).encode()
+        if fault == "accept_500":
+            return 500, b'{"error": {"message": "internal"}}', {}
+        if fault == "accept_hang":
+            await asyncio.sleep(3_600)
+        if fault in ("accept_hang", "accept_reset"):
+            return None
+        if fault == "slow" and rule is not None:
+            await asyncio.sleep(float(rule.given.get("seconds", 1.5)))
+        bodies = {
+            "garbage": good[: len(good) // 2],
+            "html": b"<html>ok</html>",
+            "empty": b"",
+            "huge": b" " * HUGE,
+        }
+        return 200, bodies.get(fault, good), {}
+
+    def _report(self, identity: str, token: str, phone: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._deliver(identity, token, phone))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(self, identity: str, token: str, phone: str) -> None:
+        """The delivery reports of one message: each repeated, in disorder if so wished."""
+        plan = self.callbacks
+        statuses = [s for s in plan.get("statuses", ("sent", "delivered")) for _ in range(plan.get("repeat", 1))]
+        if plan.get("shuffle"):
+            self.chance.shuffle(statuses)
+        now = int(time.time())
+        for status in statuses:
+            low, high = plan.get("delay", (0.0, 0.05))
+            await asyncio.sleep(self.chance.uniform(low, high))
+            at = now + {"sent": 0, "delivered": 1, "read": 2, "failed": 1}[status]
+            item: dict[str, Any] = {"id": identity, "status": status, "timestamp": str(at), "recipient_id": phone[1:]}
+            if token:
+                item["biz_opaque_callback_data"] = token
+            if status == "failed":
+                item["errors"] = [{"code": 131026, "title": "undeliverable"}]
+            await self._post(item)
+
+    async def _post(self, item: dict[str, Any]) -> None:
+        value = {"messaging_product": "whatsapp", "metadata": {"phone_number_id": "1001"}, "statuses": [item]}
+        entry = [{"id": "2001", "changes": [{"field": "messages", "value": value}]}]
+        body = json.dumps({"object": "whatsapp_business_account", "entry": entry}).encode()
+        sign = hmac.new(self.callbacks["secret"].encode(), body, hashlib.sha256).hexdigest()
+        for pause in (0.2, 0.5, 1, 2, 4, 8, 8, 8, 8, 8):  # until it is taken, as the vendor does for days
+            async with self._posts:
+                if await self._once(body, sign) == 200:
+                    return
+            await asyncio.sleep(pause)
+
+    async def _once(self, body: bytes, sign: str) -> int:
+        parts = urlsplit(self.callbacks["url"])
+        try:
+            reader, writer = await asyncio.wait_for(asyncio.open_connection(parts.hostname, parts.port), 5)
+        except (OSError, TimeoutError):
+            return 0
+        head = (
+            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+            f"X-Hub-Signature-256: sha256={sign}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        try:
+            writer.write(head.encode() + body)
+            await writer.drain()
+            line = await asyncio.wait_for(reader.readline(), 20)
+            return int(line.split()[1])
+        except (OSError, TimeoutError, IndexError, ValueError):
+            return 0
+        finally:
+            writer.close()
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1, just enough of it and quick: one request after another on a kept-alive connection."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self._have = b""
+        self._queue: asyncio.Queue[tuple[str, dict[str, str], bytes]] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._have += data
+        while (end := self._have.find(b"\r\n\r\n")) >= 0:
+            lines = self._have[:end].decode("latin-1").split("\r\n")
+            pairs = (line.partition(":")[::2] for line in lines[1:])
+            headers = {name.lower(): value.strip() for name, value in pairs}
+            length = int(headers.get("content-length", "0"))
+            if len(self._have) < end + 4 + length:
+                return
+            body = self._have[end + 4 : end + 4 + length]
+            self._have = self._have[end + 4 + length :]
+            self._queue.put_nowait((lines[0], headers, body))
+
+    async def _run(self) -> None:
+        while True:
+            line, headers, body = await self._queue.get()
+            answer = await self._reply(line, headers, body)
+            if answer is None:
+                self._transport.abort()
+                return
+            status, content, extra = answer
+            more = "".join(f"{name}: {value}\r\n" for name, value in extra.items())
+            head = (
+                f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n{more}\r\n"
+            )
+            self._transport.write(head.encode() + content)
+
+    async def _reply(self, line: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]] | None:
+        method, target, _version = line.split(" ", 2)
+        if target == "/_control":
+            return 200, json.dumps(self.provider.control(json.loads(body or b"{}"))).encode(), {}
+        if method == "POST":
+            return await self.provider.send(body, headers)
+        return 200, json.dumps({"data": []}).encode(), {}
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    log = Log(Path(arguments.log), not arguments.no_sync)
+    provider = Provider(log, arguments.seed)
+    context = None
+    if arguments.certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(arguments.certificate)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: Connection(provider), "127.0.0.1", arguments.port, ssl=context, backlog=512
+    )
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    parent = loop.create_task(_parent_gone(stop))
+    await stop.wait()
+    parent.cancel()
+    log.flush()
+    server.close()
+    os._exit(0)
+
+
+async def _parent_gone(stop: asyncio.Event) -> None:
+    """A stub whose test died ends by itself."""
+    first = os.getppid()
+    while os.getppid() == first:
+        await asyncio.sleep(1)
+    stop.set()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--log", required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-sync", action="store_true")
+    parser.add_argument("--certificate", default="")
+    asyncio.run(serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
