@@ -160,12 +160,9 @@ class Provider:
             return None
         if fault == "slow" and rule is not None:
             await asyncio.sleep(float(rule.given.get("seconds", 1.5)))
-        bodies = {
-            "garbage": good[: len(good) // 2],
-            "html": b"<html>ok</html>",
-            "empty": b"",
-            "huge": b" " * HUGE,
-        }
+        if fault == "huge":
+            return 200, b" " * HUGE, {}
+        bodies = {"garbage": good[: len(good) // 2], "html": b"<html>ok</html>", "empty": b""}
         return 200, bodies.get(fault, good), {}
 
     def _report(self, identity: str, token: str, phone: str) -> None:

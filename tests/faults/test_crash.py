@@ -83,6 +83,7 @@ def test_f03_killed_at_a_named_point(make_world: MakeWorld, point: str) -> None:
     assert numbers["sent"] + numbers["uncertain"] == 300
 
 
+@pytest.mark.long
 def test_f04_only_the_worker_dies_and_the_pages_stay(world: World) -> None:
     broadcast = world.broadcast(400)
     world.left(broadcast, 300)
@@ -145,6 +146,7 @@ def test_f25_stopped_stays_stopped_after_a_kill(world: World) -> None:
     world.judge(broadcast)
 
 
+@pytest.mark.long
 def test_f26_clear_in_the_middle(world: World) -> None:
     broadcast = world.broadcast(400)
     world.left(broadcast, 300)
@@ -174,7 +176,7 @@ def frozen(world: World, seconds: float) -> None:
 
 
 def test_f37_a_frozen_worker_sends_nothing_it_claimed_before(world: World) -> None:
-    frozen(world, 8)
+    frozen(world, 6)
 
 
 @pytest.mark.long
