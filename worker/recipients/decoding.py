@@ -112,21 +112,26 @@ def _widths(sample: str, delimiter: str) -> list[int]:
     return widths
 
 
+def _lines(text: str) -> io.TextIOWrapper:
+    """The text as a file whose line ends stay as they are; io.StringIO would hold four bytes for every letter."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8", newline="")
+
+
 def records(text: str, delimiter: str) -> Iterator[list[str]]:
     """Rows of cells. A quote inside a cell is a character; one that never closes refuses the file.
 
     Raises FileRefused: bad_quoting, cell_too_large.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=False)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=False)
+    del text  # ten megabytes that this generator would keep to its end
     number = 0
     try:
-        for row in reader:
-            number += 1
-            for at, cell in enumerate(row):
-                if len(cell) > MAX_CELL:
-                    if cell.count("\n") > 3:
-                        raise FileRefused("bad_quoting", n=number)
-                    raise FileRefused("cell_too_large", n=number, c=at + 1)
+        for number, row in enumerate(reader, 1):
+            if row and len(max(row, key=len)) > MAX_CELL:
+                at, cell = next((at, cell) for at, cell in enumerate(row, 1) if len(cell) > MAX_CELL)
+                if cell.count("\n") > 3:
+                    raise FileRefused("bad_quoting", n=number)
+                raise FileRefused("cell_too_large", n=number, c=at)
             yield row
     except csv.Error:
         raise FileRefused("bad_quoting", n=number + 1) from None
@@ -134,8 +139,10 @@ def records(text: str, delimiter: str) -> Iterator[list[str]]:
 
 def unclosed_quote(text: str, delimiter: str) -> bool:
     """Whether the text ends inside quotes, so that rows vanished into the last cell."""
+    if '"' not in text:
+        return False
     try:
-        for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+        for _ in csv.reader(_lines(text), delimiter=delimiter, strict=True):
             pass
     except csv.Error as error:
         return "unexpected end" in str(error)
