@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import phonenumbers
 from phonenumbers import PhoneNumberType
@@ -17,7 +17,6 @@ _SCIENTIFIC = re.compile(r"^[+-]?\d(?:[.,]\d+)?[eEеЕ]\+?\d{1,2}$")
 _EXCEL_TEXT = re.compile(r'^="?([^"]*)"?$')
 _ALLOWED = re.compile(r"^\+?[\d\s().\-‐-―−/~]+$")
 _TWO_NUMBERS = re.compile(r"[,;|/]|\d\s+\+\d|\d\s{2,}\d{5,}")
-_PLAIN = re.compile(r"^\+?\d{10,15}$")
 _MOBILE = (
     PhoneNumberType.MOBILE,
     PhoneNumberType.FIXED_LINE_OR_MOBILE,
@@ -25,7 +24,6 @@ _MOBILE = (
     PhoneNumberType.PAGER,
     PhoneNumberType.UNKNOWN,
 )
-_MEMO_DIGITS = 5
 
 
 class Phone(NamedTuple):
@@ -97,40 +95,33 @@ def _number(text: str, region: str) -> phonenumbers.PhoneNumber | None:
     return None
 
 
-class Parser:
-    """`parse` for many numbers of one region, with a memo for plain numbers of the home country.
+# A home number as people group its digits: 8 (900) 000-00-00.
+_GROUPED = re.compile(r"(?:(?:\+7|[78])[ -]?)?\(?9\d\d\)?[ -]?\d{3}[ -]?\d\d[ -]?\d\d", re.ASCII)
+_UNGROUP = dict.fromkeys(map(ord, " -()"))
 
-    Validity and type of a number follow from its length and its first digits; what phonenumbers says of
-    one number is remembered for all with the same country code, length and next five digits only when
-    the metadata cannot tell them apart further on.
+
+class Parser:
+    """`parse` for many numbers of one region, by a short way for mobile numbers of Russia, where lists are long.
+
+    Whoever writes home numbers with +7, 7, 8 or nothing in front means the same; which digits may follow is
+    the library's own pattern, so the answer is the library's too. Everything else goes the long way.
     """
 
     def __init__(self, region: str, mobile_only: bool = False) -> None:
         self.region = region
         self.mobile_only = mobile_only
-        self._trunk = "8" if region in ("RU", "KZ") else ""
-        self._country = "7" if region in ("RU", "KZ") else ""
-        self._memo: dict[str, bool] = {}
+        self._quick: re.Pattern[str] | None = None
+        if region in ("RU", "KZ"):
+            russia: Any = phonenumbers.PhoneMetadata.metadata_for_region("RU")
+            self._quick = re.compile(rf"(\+?7|8?)(?=9)({russia.mobile.national_number_pattern})", re.ASCII)
 
     def parse(self, raw: str) -> Phone:
         """The same answer as the function `parse`, quicker for the common case."""
-        if self._country and len(raw) in (11, 12) and _PLAIN.match(raw) and raw.isascii():
-            digits = raw[1:] if raw[0] == "+" else raw
-            if len(digits) == 11 and (digits[0] == self._country or (raw[0] == self._trunk)) and digits[1] == "9":
-                key = digits[1 : 1 + _MEMO_DIGITS]
-                known = self._memo.get(key)
-                if known is None:
-                    known = self._memo[key] = self._uniform(key)
-                if known:
-                    return Phone("+" + self._country + digits[1:], None, digits[0] != self._country)
+        if self._quick is not None:
+            found = self._quick.fullmatch(raw)
+            if found is None and _GROUPED.fullmatch(raw):
+                found = self._quick.fullmatch(raw.translate(_UNGROUP))
+            if found is not None:
+                prefix, national = found.groups()
+                return Phone("+7" + national, None, prefix[-1:] != "7")
         return parse(raw, self.region, self.mobile_only)
-
-    def _uniform(self, prefix: str) -> bool:
-        """Whether every home number that begins so is a valid mobile one, as far as samples can tell."""
-        rest = 10 - len(prefix)
-        samples = ["0" * rest, "9" * rest, *(str(d) + str((d * 7 + 3) % 10) * (rest - 1) for d in range(10))]
-        for tail in samples:
-            found = parse("+" + self._country + prefix + tail, self.region, True)
-            if found.e164 is None:
-                return False
-        return True
