@@ -1,0 +1,102 @@
+"""What the benches share: a result, an installation to measure on, a process of its own, /proc."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from tests import make
+from worker import counters, db, migrations
+from worker.models import RecipientFile
+from worker.settings import Settings
+
+TIMES = 3
+MEGABYTE = 1024 * 1024
+REPORT = "delivered"
+
+
+class Result(NamedTuple):
+    """One line of the table. `floor` and `ratio` stay empty where the bar is an absolute number."""
+
+    name: str
+    value: str
+    floor: str
+    ratio: str
+    bar: str
+    met: bool
+    note: str = ""
+
+
+def measure(name: str, big: bool) -> list[Result]:
+    """Run one bench by the name of its module."""
+    found: list[Result] = import_module(f"tests.bench.{name}").run(big)
+    return found
+
+
+@contextmanager
+def installation() -> Iterator[Settings]:
+    """A data folder with the current schema, and a connection to it; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="molva-bench-") as folder:
+        settings = Settings(data=Path(folder))
+        db.open_database(settings)
+        migrations.upgrade()
+        with db.connection():
+            yield settings
+        db.close()
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` returns in a fresh process, so that memory and caches are its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def middle(measure: Callable[[], float], times: int = TIMES) -> float:
+    """The median of several runs."""
+    return median(measure() for _ in range(times))
+
+
+def memory(pid: int | str = "self") -> dict[str, float]:
+    """Rss, Pss and Peak of a process in MB."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^(Rss|Pss|VmHWM):\s+(\d+) kB", rollup + status, re.M))
+    return {
+        name: int(kb) / 1024 for name, kb in (("Rss", found["Rss"]), ("Pss", found["Pss"]), ("Peak", found["VmHWM"]))
+    }
+
+
+def fill(rows: int, columns: list[str] | None = None, **of_broadcast: Any) -> RecipientFile:
+    """A broadcast with so many messages, nine of ten delivered and the rest failed, spread over an hour."""
+    broadcast = make.broadcast(run=1, **of_broadcast)
+    file = make.file(broadcast, rows=rows, accepted=rows, run=1, columns=columns or ["phone"])
+    cells = "?" if columns is None else '\'["\' || ? || \'","Ann Smith","Perm"]\''
+    sql = (
+        "INSERT INTO message (broadcast_id, run, file_id, line, phone, row, status, not_before, tries, provider_id,"
+        f" cause, sending_at, sent_at, delivered_at) VALUES (?, 1, ?, ?, ?, {cells}, ?, 0, 0, ?, ?, ?, ?, ?)"
+    )
+    start = 1_793_869_200_000
+    many = []
+    for n in range(rows):
+        at = start + n * 3_600_000 // rows
+        ok = n % 10 > 0
+        status, cause = (REPORT, None) if ok else ("failed", f"meta_{(131026, 131049, 130472)[n % 3]}")
+        times = (at, at + 90 if ok else None, at + 2_500 if ok else None)
+        phone = f"+79{n:09d}"
+        many.append(
+            (broadcast.id, file.id, n + 2, phone, phone if columns else None, status, f"wamid.{n:032x}", cause, *times)
+        )
+    with db.write():
+        db.many(sql, many)
+        failed = (rows + 9) // 10
+        counters.add({(broadcast.id, 1, file.id, REPORT): rows - failed, (broadcast.id, 1, file.id, "failed"): failed})
+        db.execute("UPDATE run SET started_at = ?, copied = 1 WHERE broadcast_id = ?", [start, broadcast.id])
+    return file
