@@ -35,8 +35,20 @@ def free_port() -> int:
 class World:
     """One installation with one WhatsApp channel that leads to the stub."""
 
-    def __init__(self, folder: Path, concurrency: int = 8, seed: int = 1, **environment: str) -> None:
-        print(f"seed {seed}")
+    def __init__(
+        self,
+        folder: Path,
+        concurrency: int = 8,
+        seed: int = 1,
+        certificate: Path | None = None,
+        stub: tuple[str, ...] = (),
+        **environment: str,
+    ) -> None:
+        print(f"seed {seed}", file=sys.stderr)
+        self.certificate = certificate
+        self.stub_options = stub
+        if certificate is not None:
+            environment |= {"SSL_CERT_FILE": str(certificate)}
         self.concurrency = concurrency
         self.seed = seed
         self.truth = folder / "provider.log"
@@ -66,7 +78,7 @@ class World:
     def start_stub(self) -> None:
         command = [sys.executable, "-m", "tests.stub", "--log", str(self.truth), "--port", str(self.stub_port)]
         self.stub = subprocess.Popen(
-            [*command, "--seed", str(self.seed)],
+            [*command, "--seed", str(self.seed), *self.stub_options, *self._tls()],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -74,6 +86,14 @@ class World:
         )
         assert self.stub.stdout is not None
         self.stub_port = int(self.stub.stdout.readline())
+
+    def _tls(self) -> list[str]:
+        return ["--certificate", str(self.certificate)] if self.certificate is not None else []
+
+    @property
+    def stub_url(self) -> str:
+        scheme = "http" if self.certificate is None else "https"
+        return f"{scheme}://127.0.0.1:{self.stub_port}"
 
     def stop_stub(self) -> None:
         if self.stub is not None:
@@ -91,7 +111,8 @@ class World:
 
     def control(self, **given: Any) -> dict[str, Any]:
         """Tell the provider what goes wrong from now on."""
-        answer = requests.post(f"http://127.0.0.1:{self.stub_port}/_control", json=given, timeout=5)
+        verify = str(self.certificate) if self.certificate is not None else True
+        answer = requests.post(f"{self.stub_url}/_control", json=given, timeout=5, verify=verify)
         found: dict[str, Any] = answer.json()
         return found
 
@@ -104,7 +125,7 @@ class World:
     def channel(self) -> int:
         if not self.channel_id:
             values = {"phone_number_id": "1001", "waba_id": "2001", "api_version": "v25.0", **SECRETS}
-            values["base_url"] = f"http://127.0.0.1:{self.stub_port}"
+            values["base_url"] = self.stub_url
             made = channels.create(self.settings, "whatsapp_cloud", "Stub", values)
             with db.write():
                 facts = {"status": "APPROVED", "category": "UTILITY", "parameter_format": "POSITIONAL"}
