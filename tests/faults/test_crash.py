@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 from tests.faults.world import CONTINUE, KILL, STOP, World, sleep
 from tests.product import wait
-from worker import broadcasts, db
+from worker import broadcasts, db, recipients, tasks
+from worker.models import RecipientFile
+from worker.settings import Settings
 
 pytestmark = pytest.mark.faults
 MakeWorld = Callable[..., World]
@@ -182,3 +186,38 @@ def test_f37_a_frozen_worker_sends_nothing_it_claimed_before(world: World) -> No
 @pytest.mark.long
 def test_f37_frozen_for_three_leases(world: World) -> None:
     frozen(world, 190)
+
+
+def test_f06_every_commit_of_every_connection_is_on_the_disk(settings: Settings, database: Settings) -> None:
+    """A power cut cannot be played; the settings that survive one can be looked at."""
+    found: list[tuple[object, ...]] = []
+
+    def look() -> None:
+        with db.connection():
+            names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            found.append(tuple(db.value(f"PRAGMA {name}") for name in names))
+
+    look()
+    other = threading.Thread(target=look)
+    other.start()
+    other.join()
+    assert len(found) == 2
+    for mode, synchronous, foreign_keys, busy in found:
+        assert (mode, synchronous, foreign_keys) == ("wal", 2, 1) and int(str(busy)) >= 5_000
+
+
+@pytest.mark.long
+def test_f48_a_worker_that_dies_in_an_import_starts_it_over(world: World) -> None:
+    sending = world.broadcast(3_000, 6_000)
+    big = world.draft(5)
+    people = 400_000
+    lines = b"phone,name\n" + b"".join(b"+7902%07d,X\n" % n for n in range(people))
+    file = recipients.receive(big, io.BytesIO(lines), "big.csv", world.settings.uploads, {}, "test")
+    tasks.read_file(file.id)
+    wait(lambda: RecipientFile.get_by_id(file.id).done > 1_000_000, 30)
+    world.signal_worker(KILL)
+    wait(lambda: RecipientFile.get_by_id(file.id).state == "ready", 120)
+    assert RecipientFile.get_by_id(file.id).accepted == people
+    assert world.numbers(big)["queued"] == people + 5
+    world.state(sending, "finished", 120)
+    assert world.judge(sending)["uncertain"] <= world.concurrency
