@@ -140,6 +140,54 @@ def migrate(context: click.Context, /, **options: Any) -> None:
     click.echo("Applied: " + ", ".join(applied) if applied else "Nothing to do")
 
 
+@main.command()
+@DATA
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.pass_context
+def backup(context: click.Context, /, file: Path, force: bool, **options: Any) -> None:
+    """Copy the installation into one file, while it is running or not."""
+    from worker import backup as copies
+    from worker import clock
+
+    try:
+        made = copies.backup(_merged(context, **options), file, overwrite=force)
+    except copies.BackupError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{file}: {made.size:,} bytes, as of {clock.iso(made.at)}")
+    if made.with_key:
+        click.echo("It holds the secret key: keep it where only you can read it")
+    else:
+        click.echo("The secret key is not in it (it comes from MOLVA_SECRET_KEY): keep that as well")
+    if made.missing:
+        click.echo(f"Uploads that were no longer there: {made.missing}")
+
+
+@main.command()
+@DATA
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_context
+def restore(context: click.Context, /, file: Path, **options: Any) -> None:
+    """Put a backup in the place of the data. Molva must be stopped."""
+    from worker import backup as copies
+    from worker import clock
+
+    try:
+        done = copies.restore(_merged(context, **options), file)
+    except copies.BackupError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Restored from {file}, as of {clock.iso(done.at)}. What happened later is not in it")
+    if done.applied:
+        click.echo("Brought to this program's schema: " + ", ".join(done.applied))
+    click.echo(f"Stopped broadcasts: {done.stopped}. Messages may have left after the backup; look before you resume")
+    if done.uncertain:
+        click.echo(f"Messages that were on their way, now uncertain: {done.uncertain}")
+    if done.locked:
+        click.echo("The present secret key does not open the credentials of: " + ", ".join(done.locked))
+    if done.aside:
+        click.echo(f"The database that was here before: {done.aside}")
+
+
 @main.group()
 def user() -> None:
     """People who may sign in."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
 from typing import NamedTuple
 
+import peewee
 from flask import Flask, Response, jsonify, make_response, render_template, request
 from flask_babel import gettext as _
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
 from webapp import auth, htmx, words
+from worker import db
 
 log = logging.getLogger("molva.web")
 
@@ -113,8 +116,38 @@ def on_crash(error: Exception) -> Response:
     return answer(500, text)
 
 
+def storage(found: db.Trouble) -> Sentence:
+    """What the storage suffers from, then what to do."""
+    match found:
+        case db.Trouble.FULL:
+            return Sentence(_("The server’s disk is full"), _("Tell your administrator to free space, then try again"))
+        case db.Trouble.BUSY:
+            return Sentence(_("The database is busy"), _("Try again in a few seconds"))
+        case _:
+            return Sentence(_("The server’s disk cannot be written"), _("Tell your administrator, then try again"))
+
+
+def on_storage(error: Exception) -> Response:
+    """503 when the disk or the database is the reason; any other fault of these kinds is a crash."""
+    found = db.trouble(error)
+    if found is None:
+        return on_crash(error)
+    log.error("storage: %s at %s %s: %s", found.value, request.method, request.path, error)
+    try:
+        response = answer(503, storage(found), "storage")
+    except (peewee.PeeweeException, sqlite3.Error):
+        # Even who asks cannot be read: the sentence alone.
+        text = storage(found)
+        response = make_response(f"{text.title}. {text.advice}\n", 503)
+        response.mimetype = "text/plain"
+    response.headers["Retry-After"] = "5"
+    return response
+
+
 def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, on_http)
     app.register_error_handler(CSRFError, on_csrf)
     app.register_error_handler(auth.Refused, on_refused)
+    for kind in (peewee.PeeweeException, sqlite3.Error, OSError):
+        app.register_error_handler(kind, on_storage)
     app.register_error_handler(Exception, on_crash)

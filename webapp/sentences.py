@@ -7,8 +7,8 @@ from typing import Any
 
 from flask_babel import gettext as _
 
-from webapp import words
-from worker import causes
+from webapp import filters, words
+from worker import causes, clock
 from worker.broadcasts import NotAllowed, Problem
 from worker.reports import Event
 
@@ -80,6 +80,8 @@ def file_code(code: str, detail: Facts | None) -> str:
         "no_valid_rows": _("No row was accepted. The reasons are below"),
         "cell_too_large": _("A cell is too long: row %(n)s, column “%(c)s”", **facts),
         "too_many_rows": _("Too many rows: %(n)s, up to %(max)s are possible", **facts),
+        "storage_full": _("The server’s disk was full. Have space freed, then upload the file again"),
+        "upload_lost": _("The uploaded file is gone from the server. Upload it again"),
         "too_many_files": _("Too many files: up to %(max)s are possible", **facts),
     }
     return str(known.get(code, _("The file cannot be used")))
@@ -134,6 +136,9 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
         return str(_("Stopped: %(user)s", user=facts.get("by", "")))
     if code == "missed":
         return str(_("Stopped: the server was down at the start time"))
+    if code == "restored":
+        when = filters.when(facts.get("at"))
+        return str(_("Stopped: data restored from a backup of %(d)s. Later messages may have left", d=when))
     if code == "same_error":
         return str(_("Stopped: the same error for %(n)s recipients in a row: %(cause)s", n=facts.get("n"), cause=why))
     return str(_("Stopped: %(cause)s", cause=why))

@@ -161,6 +161,19 @@ def only_one(settings: Settings) -> Iterator[None]:
         lock.close()
 
 
+@contextlib.contextmanager
+def in_use(settings: Settings) -> Iterator[None]:
+    """Keep a restore away while this process runs. Raises ServeError during one."""
+    db.make_private(settings.data)
+    use = locks.use(settings)
+    if use is None:
+        raise ServeError(f"The data folder {settings.data} is being restored. Start again when that is done")
+    try:
+        yield
+    finally:
+        use.end()
+
+
 def addresses(settings: Settings, server: Any) -> tuple[str, str]:
     """Where people find the pages, and where this machine reaches them for the sandbox's callbacks."""
     listening = getattr(server, "effective_listen", None) or [(settings.host, server.effective_port)]
@@ -172,7 +185,7 @@ def addresses(settings: Settings, server: Any) -> tuple[str, str]:
 
 def serve(settings: Settings, with_children: bool = True) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises ServeError."""
-    with only_one(settings) if with_children else contextlib.nullcontext():
+    with only_one(settings) if with_children else contextlib.nullcontext(), in_use(settings):
         prepare(settings, upgrade=with_children)
         server = listen(settings)
         shown, here = addresses(settings, server)

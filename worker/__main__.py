@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from worker import broadcasts, channels, clock, db, delivery, locks, migrations, settings, tasks
+from worker import broadcasts, channels, clock, db, delivery, locks, migrations, recipients, settings, tasks
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.sender import Sender
@@ -134,7 +134,7 @@ class WorkerProcess:
                 file.owner is not None and file.owner != self.owner and not locks.is_alive(self.settings, file.owner)
             )
             forgotten = file.owner is None and file.created_at < clock.now() - 5 * clock.SECOND
-            if orphaned or forgotten:
+            if orphaned or forgotten or recipients.waits(file.id):
                 tasks.run_read_file(file.id)
 
 
@@ -147,6 +147,18 @@ def run(options: settings.Settings, watch_stdin: bool = False) -> int:
         print(error, file=sys.stderr)
         return 1
     stopping = threading.Event()
+    db.make_private(options.data)
+    use = locks.use(options)
+    if use is None:
+        print(f"The data folder {options.data} is being restored. Start again when that is done", file=sys.stderr)
+        return 1
+    try:
+        return _run(options, watch_stdin)
+    finally:
+        use.end()
+
+
+def _run(options: settings.Settings, watch_stdin: bool) -> int:
     process = WorkerProcess(options)
     consumer = tasks.huey.create_consumer(
         workers=3,

@@ -7,7 +7,10 @@ our own threads queue up in order instead of sleeping in SQLite's busy handler.
 
 from __future__ import annotations
 
+import enum
+import errno
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +33,18 @@ PRAGMAS = {
     "secure_delete": 0,
 }
 
-database = peewee.SqliteDatabase(None, lock_type="IMMEDIATE", autoconnect=False)
+
+class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
+    def rollback(self) -> None:
+        """Undo the transaction; SQLite has done so itself when the disk was full or failed."""
+        if _connection().in_transaction:
+            super().rollback()
+
+
+database = _Database(None, lock_type="IMMEDIATE", autoconnect=False)
 _write_lock = threading.RLock()
+# What goes past peewee must fail as peewee does: callers catch one family of exceptions.
+_as_peewee: Any = peewee.__exception_wrapper__  # type: ignore[attr-defined,unused-ignore]
 
 
 def open_database(settings: Settings) -> None:
@@ -90,15 +103,52 @@ def execute(sql: str, parameters: Sequence[Any] = ()) -> Any:
 
 def rows(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """All rows of a bounded query."""
-    return list(_run(sql, parameters).fetchall())
+    with _as_peewee:
+        return list(_run(sql, parameters).fetchall())
 
 
 def value(sql: str, parameters: Sequence[Any] = ()) -> Any:
     """The first column of the first row, or None."""
-    row = _run(sql, parameters).fetchone()
+    with _as_peewee:
+        row = _run(sql, parameters).fetchone()
     return None if row is None else row[0]
 
 
 def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
     """Run one statement for every row of `parameters`; the number of rows changed."""
-    return int(_connection().executemany(sql, parameters).rowcount)
+    with _as_peewee:
+        return int(_connection().executemany(sql, parameters).rowcount)
+
+
+class Trouble(enum.Enum):
+    """Why the storage did not do what it was asked."""
+
+    FULL = "full"
+    BUSY = "busy"
+    BROKEN = "broken"
+
+
+_SQLITE = {
+    sqlite3.SQLITE_FULL: Trouble.FULL,
+    sqlite3.SQLITE_BUSY: Trouble.BUSY,
+    sqlite3.SQLITE_LOCKED: Trouble.BUSY,
+    sqlite3.SQLITE_IOERR: Trouble.BROKEN,
+    sqlite3.SQLITE_CANTOPEN: Trouble.BROKEN,
+    sqlite3.SQLITE_READONLY: Trouble.BROKEN,
+}
+_SYSTEM = {
+    errno.ENOSPC: Trouble.FULL,
+    errno.EDQUOT: Trouble.FULL,
+    errno.EIO: Trouble.BROKEN,
+    errno.EROFS: Trouble.BROKEN,
+}
+
+
+def trouble(error: BaseException) -> Trouble | None:
+    """What the storage suffers from when it raised this; None for faults of our own making."""
+    if isinstance(error, OSError):
+        return _SYSTEM.get(error.errno or 0)
+    if isinstance(error, peewee.PeeweeException) and error.args:
+        error = error.args[0]
+    code = getattr(error, "sqlite_errorcode", None)
+    return _SQLITE.get(code & 0xFF) if isinstance(code, int) else None

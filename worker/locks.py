@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 from pathlib import Path
 from typing import IO
 
+from worker import clock
 from worker.settings import Settings
 
 if os.name == "posix":
@@ -55,3 +58,83 @@ def is_alive(settings: Settings, owner: int | None) -> bool:
     file.close()
     path.unlink(missing_ok=True)
     return False
+
+
+RESTORE = "restore.lock"
+TRIES, PAUSE = 40, 0.05  # others only look at the restore's lock, for a moment
+
+
+class Use:
+    """Says that this process uses the data folder, until `end`."""
+
+    def __init__(self, folder: Path) -> None:
+        while True:
+            self._path = folder / f"use-{secrets.token_hex(8)}.lock"
+            file = hold(self._path)
+            # A sweep may have come between the making and the locking.
+            if file is not None and self._path.exists():
+                self._file = file
+                return
+            if file is not None:
+                file.close()
+
+    def is_of(self, path: Path) -> bool:
+        return path == self._path
+
+    def end(self) -> None:
+        self._file.close()
+        _drop(self._path)
+
+
+def use(settings: Settings) -> Use | None:
+    """Say that this process uses the data folder, for as long as the answer is kept; None during a restore.
+
+    It is said before the look at the restore's lock, while a restore looks the other way round: of two
+    that begin at the same moment at least one gives way.
+    """
+    mine = Use(settings.data)
+    _sweep(settings, mine)
+    restore = _hold_soon(settings.data / RESTORE)
+    if restore is not None:
+        restore.close()
+        return mine
+    mine.end()
+    return None
+
+
+def alone(settings: Settings) -> IO[bytes] | None:
+    """The lock of a restore, while which nothing can begin to use the data folder; None when something does."""
+    mine = _hold_soon(settings.data / RESTORE)
+    if mine is not None and _sweep(settings, None):
+        mine.close()
+        return None
+    return mine
+
+
+def _hold_soon(path: Path) -> IO[bytes] | None:
+    for _again in range(TRIES):
+        file = hold(path)
+        if file is not None:
+            return file
+        clock.sleep(PAUSE)
+    return None
+
+
+def _sweep(settings: Settings, own: Use | None) -> bool:
+    """Remove what dead processes left; whether a living one remains."""
+    alive = False
+    for path in settings.data.glob("use-*.lock"):
+        if own is not None and own.is_of(path):
+            continue
+        file = hold(path)
+        if file is None:
+            alive = True
+        else:
+            _drop(path)
+            file.close()
+    return alive
+
+
+def _drop(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

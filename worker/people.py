@@ -5,6 +5,7 @@ Expected refusals are exceptions that carry facts; the sentences are made where 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import re
@@ -377,7 +378,8 @@ def session_of(token: str) -> LoginSession | None:
             LoginSession.delete().where(LoginSession.id == found.id).execute()
         return None
     if found.last_at < now - SESSION_TOUCH:
-        with db.write():
+        # A disk that is full or busy is no reason to turn a reader away.
+        with contextlib.suppress(peewee.OperationalError), db.write():
             LoginSession.update(last_at=now).where(LoginSession.id == found.id).execute()
     session: LoginSession = found
     return session
@@ -433,7 +435,7 @@ def token_identity(token: str) -> Identity | None:
     if found is None or (found.expires_at is not None and found.expires_at <= now):
         return None
     if found.last_used_at is None or found.last_used_at < now - SESSION_TOUCH:
-        with db.write():
+        with contextlib.suppress(peewee.OperationalError), db.write():
             ApiToken.update(last_used_at=now).where(ApiToken.id == found.id).execute()
     return Identity(name=f"token {found.name}", role=found.role)
 

@@ -28,6 +28,8 @@ BROADCAST: dict[str, Step] = {
     "restart": _step("finished", "running"),
     "finish": _step("running", "finished"),
     "miss": _step("scheduled", "stopped"),
+    # The data came back from a backup: what was sent since then is not in it. A stopped one gets the reason too.
+    "restore": _step("scheduled running stopped", "stopped"),
     # A person put an uncertain message back into the queue of a finished broadcast.
     "reopen": _step("finished", "running"),
 }

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from worker import audit, clock, db
 from worker.models import Broadcast, RecipientFile, RejectedRow, Run
-from worker.recipients.checking import check, forget
+from worker.recipients.checking import check, forget, waits
 from worker.recipients.decoding import DELIMITERS, ENCODINGS, FileRefused
 from worker.rendering import column_key
 
@@ -37,6 +37,7 @@ __all__ = [
     "remove",
     "same_content",
     "sample_csv",
+    "waits",
 ]
 
 
@@ -106,6 +107,8 @@ def _store(stream: BinaryIO, path: Path) -> tuple[int, str]:
                 raise FileRefused("file_too_large", size=size)
             digest.update(piece)
             target.write(piece)
+        target.flush()
+        os.fsync(target.fileno())  # the row that names it will be durable
     if size == 0:
         raise FileRefused("file_empty")
     return size, digest.hexdigest()

@@ -17,6 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import peewee
+
 from worker import clock, counters, db, optouts
 from worker.models import Broadcast, RecipientFile
 from worker.phone import Parser
@@ -47,18 +49,58 @@ RAW_MAX = 4_000
 SAMPLE_ROWS = 5
 EXAMPLES = 5
 _one_at_a_time = threading.Lock()
+_put_off: set[int] = set()
 
 
 def check(file_id: int, owner: int | None, content: Content | None, mobile_only: bool, uploads: Path) -> None:
     """Check one file from its first byte. Ends with the state ready or refused, or with nothing if it was removed."""
     with _one_at_a_time:
         with db.write():
+            if not _take(file_id, owner):
+                return
+            forget(file_id)
+            file = RecipientFile.get_by_id(file_id)
             taken = RecipientFile.update(owner=owner).where(
                 (RecipientFile.id == file_id) & (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
             )
             if taken.execute() != 1:
                 return
         forget(file_id)
+        except (peewee.PeeweeException, OSError) as error:
+            _unfinished(file_id, error)
+
+
+def _take(file_id: int, owner: int | None) -> bool:
+    with db.write():
+        taken = RecipientFile.update(owner=owner).where(
+            (RecipientFile.id == file_id) & (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
+        )
+        return bool(taken.execute() == 1)
+
+
+def _unfinished(file_id: int, error: Exception) -> None:
+    """The storage failed in mid-check: refuse for a full disk, else leave the file to be read again later."""
+    found = db.trouble(error)
+    if found is None:
+        raise error
+    log.error("file %d: the storage failed: %s", file_id, found.value)
+    try:
+        if found is db.Trouble.FULL:
+            forget(file_id)
+            _end(file_id, "refused", code="storage_full", detail={})
+        else:
+            with db.write():
+                RecipientFile.update(owner=None).where(RecipientFile.id == file_id).execute()
+    except peewee.PeeweeException:
+        _put_off.add(file_id)  # not even that could be stored; rows of an unfinished file never leave
+
+
+def waits(file_id: int) -> bool:
+    """Whether this process had to give up the check of a file and nobody could be told; says so once."""
+    if file_id not in _put_off:
+        return False
+    _put_off.discard(file_id)
+    return True
         file = RecipientFile.get_by_id(file_id)
         try:
             _Check(file, content, mobile_only, uploads).run()
@@ -177,7 +219,10 @@ class _Check:
             RecipientFile.update(**columns).where(RecipientFile.id == self.file.id).execute()
 
     def _open(self) -> tuple[str | None, str | None, Iterator[list[str]]]:
-        data = self.path.read_bytes()
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            raise FileRefused("upload_lost") from None
         if sheets.is_xlsx(data):
             return None, None, sheets.records(data)
         text, encoding = decode(data, self.file.options.get("encoding"))
