@@ -140,13 +140,6 @@ class WorkerProcess:
 
 def run(options: settings.Settings, watch_stdin: bool = False) -> int:
     """Run until SIGTERM, SIGINT or (with `watch_stdin`) the end of stdin; the exit code."""
-    db.open_database(options)
-    try:
-        migrations.require_current()
-    except migrations.SchemaError as error:
-        print(error, file=sys.stderr)
-        return 1
-    stopping = threading.Event()
     db.make_private(options.data)
     use = locks.use(options)
     if use is None:
@@ -159,6 +152,13 @@ def run(options: settings.Settings, watch_stdin: bool = False) -> int:
 
 
 def _run(options: settings.Settings, watch_stdin: bool) -> int:
+    db.open_database(options)
+    try:
+        migrations.require_current()
+    except migrations.SchemaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    stopping = threading.Event()
     process = WorkerProcess(options)
     consumer = tasks.huey.create_consumer(
         workers=3,

@@ -55,17 +55,17 @@ _put_off: set[int] = set()
 def check(file_id: int, owner: int | None, content: Content | None, mobile_only: bool, uploads: Path) -> None:
     """Check one file from its first byte. Ends with the state ready or refused, or with nothing if it was removed."""
     with _one_at_a_time:
-        with db.write():
+        try:
             if not _take(file_id, owner):
                 return
             forget(file_id)
             file = RecipientFile.get_by_id(file_id)
-            taken = RecipientFile.update(owner=owner).where(
-                (RecipientFile.id == file_id) & (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
-            )
-            if taken.execute() != 1:
-                return
-        forget(file_id)
+            _Check(file, content, mobile_only, uploads).run()
+        except FileRefused as refusal:
+            forget(file_id)
+            _end(file_id, "refused", code=refusal.code, detail=refusal.detail)
+        except Gone:
+            forget(file_id)
         except (peewee.PeeweeException, OSError) as error:
             _unfinished(file_id, error)
 
@@ -101,14 +101,6 @@ def waits(file_id: int) -> bool:
         return False
     _put_off.discard(file_id)
     return True
-        file = RecipientFile.get_by_id(file_id)
-        try:
-            _Check(file, content, mobile_only, uploads).run()
-        except FileRefused as refusal:
-            forget(file_id)
-            _end(file_id, "refused", code=refusal.code, detail=refusal.detail)
-        except Gone:
-            forget(file_id)
 
 
 class Gone(Exception):
