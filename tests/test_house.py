@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = {
     0: "settings clock phone segments",
     1: "db models migrations vault locks logs",
-    2: "states optouts throttle rendering providers counters audit causes people",
+    2: "states optouts throttle rendering providers counters audit causes people breaker",
     3: "backup broadcasts recipients sender delivery inbox reports channels retention watchdog",
     4: "tasks __main__",
 }

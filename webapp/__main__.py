@@ -334,7 +334,7 @@ def doctor(context: click.Context, /, **options: Any) -> None:
 
 def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     """(ok, note or WRONG; the sentence) for everything that can be looked at from outside."""
-    from worker import db, delivery, migrations, people, vault
+    from worker import db, delivery, migrations, people, vault, watchdog
     from worker.providers import sandbox_address
 
     if not settings.database_path.exists():
@@ -357,8 +357,44 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
         yield _line(db.value("PRAGMA quick_check") == "ok", "the database is sound")
         yield _line(people.has_admin(), "there is an administrator (the server prints a code to make one)")
         yield _line(delivery.worker_alive(), "a worker is running (it starts with: molva)")
+        yield _line(watchdog.free_space() >= watchdog.DISK_MIN, "the disk of the data folder has room")
+        yield from _waiting_broadcasts()
     yield _line(sandbox_address.read(settings.data) is not None, "the sandbox is running")
     yield from _address_findings(settings)
+
+
+# Why a running broadcast does not move, as sentences for the console.
+WAITS = {
+    "disk": "the disk is full",
+    "worker": "the worker is not running",
+    "channel": "its channel is out of use",
+    "stuck": "nothing is being sent, and the cause is not known: look at the log",
+    "provider_asked": "the provider asks to wait",
+    "provider_slow": "the provider is slow to answer",
+    "breaker": "the provider does not respond, probing each minute",
+    "daily_limit": "the channel's daily limit is used up",
+    "rate": "the next message leaves at its turn",
+    "retry": "some messages are tried again later",
+    "file_checking": "a file is still being checked",
+    "copying": "the recipients of the new run are being prepared",
+}
+NAMED = 100  # running broadcasts that are looked at
+
+
+def _waiting_broadcasts() -> Iterator[tuple[str, str]]:
+    """Every running broadcast that does not move, and why."""
+    from worker import clock, watchdog
+    from worker.models import Broadcast
+
+    running = Broadcast.select().where(Broadcast.state == "running").order_by(Broadcast.id)
+    for broadcast in running.limit(NAMED):
+        why = watchdog.why(broadcast)
+        if why is None:
+            continue
+        name = "".join(c for c in broadcast.name if c.isprintable())
+        until = f", until {clock.iso(why['until'])}" if why.get("until") else ""
+        level = "WRONG" if why["code"] in watchdog.NEEDS_A_PERSON else "note"
+        yield level, f"broadcast {broadcast.id} “{name}” waits: {WAITS.get(why['code'], why['code'])}{until}"
 
 
 def _line(good: bool, text: str) -> tuple[str, str]:

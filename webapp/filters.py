@@ -26,6 +26,7 @@ from webapp import words
 from worker import clock
 
 NO_BREAK = "\u00a0"
+NEAR = 10 * clock.MINUTE
 UNITS = ("KB", "MB", "GB")
 
 
@@ -81,6 +82,13 @@ def at(ms: int | None) -> str:
         return str(time)
     skeleton = "MMMd" if then.year == today.year else "yMMMd"
     return f"{dates.format_skeleton(skeleton, then, locale=get_locale())}, {time}"
+
+
+def until(ms: int) -> str:
+    """The moment up to which something waits: with seconds while it is near, else as `at`."""
+    if abs(ms - clock.now()) < NEAR:
+        return str(dates.format_time(moment(ms), "medium", locale=get_locale()))
+    return at(ms)
 
 
 def duration(ms: int) -> str:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from flask import url_for
 
 from webapp import sentences
-from worker import broadcasts, clock, db, delivery, recipients, rendering, reports, segments
+from worker import broadcasts, clock, db, recipients, rendering, reports, segments, watchdog
 from worker.models import Broadcast, RecipientFile, Run
 from worker.states import MESSAGE_STATUSES, TAKEN
 
+LATE = clock.MINUTE  # a start so much after its time is worth telling
 MEASURED = clock.MINUTE  # a speed is news for as long as it was measured over
 SHOWN_PROBLEMS = 50
 
@@ -43,7 +44,7 @@ class Live:
     run: Run | None
     face: str
     eta: int | None
-    alive: bool
+    why: Mapping[str, Any] | None  # what it waits for, as the watchdog sees it
     checking: bool
 
     @property
@@ -119,7 +120,25 @@ class Live:
 
     @property
     def waiting(self) -> str:
-        return sentences.waiting(self.broadcast.waiting) if self.broadcast.state == "running" else ""
+        """Why it does not move, in words; empty while it moves."""
+        return sentences.waiting(self.why)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether it stands until a person does something."""
+        return self.why is not None and self.why["code"] in watchdog.NEEDS_A_PERSON
+
+    @property
+    def waiting_cure(self) -> str:
+        return sentences.waiting_advice(self.why)
+
+    @property
+    def late(self) -> str:
+        """By how much a scheduled start was late because the server was down; empty when it was not."""
+        begun, due = self.run.started_at if self.run else None, self.broadcast.send_at
+        if not begun or not due or not LATE < begun - due <= broadcasts.MISS_AFTER + LATE:
+            return ""
+        return sentences.late_start(begun - due)
 
     @property
     def mark(self) -> str:
@@ -128,9 +147,8 @@ class Live:
         found = (row.state, row.epoch, row.run, row.stop_reason, row.rate_per_minute, row.send_at, row.updated_at)
         activity = (
             row.speed,
-            str(row.waiting),
+            self.waiting,
             self.face,
-            self.alive,
             self.checking,
             self.channel_limit,
             clock.now() // 10_000,
@@ -144,7 +162,8 @@ def live(broadcast: Broadcast) -> Live:
     run = reports.run_of(broadcast, broadcast.run)
     shown = face(broadcast, numbers, run.finished_at if run else None)
     checking = any(one.state == "checking" for one in broadcasts.live_files(broadcast))
-    return Live(broadcast, numbers, run, shown, broadcasts.eta(broadcast, numbers), delivery.worker_alive(), checking)
+    why = watchdog.why(broadcast)
+    return Live(broadcast, numbers, run, shown, broadcasts.eta(broadcast, numbers), why, checking)
 
 
 class Item(NamedTuple):

@@ -145,14 +145,58 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
 
 
 def waiting(found: Facts | None) -> str:
-    """Why a running broadcast waits."""
+    """Why a running broadcast waits, as `worker.watchdog.why` found it, with the time where there is one."""
+    if not found:
+        return ""
+    ahead = found.get("until")
+    near = {"t": filters.ago(max(ahead, clock.now() + clock.SECOND))} if ahead else {}
+    moment = {"t": filters.until(ahead)} if ahead else {}
+    known: dict[str, Callable[[], str]] = {
+        "provider_asked": lambda: (
+            _("Waiting: the provider asks to wait until %(t)s", **moment)
+            if moment
+            else _("Waiting: the provider asks to wait")
+        ),
+        "rate": lambda: (
+            _("Waiting: next message %(t)s", **near) if near else _("Waiting: the next message leaves at its turn")
+        ),
+        "retry": lambda: (
+            _("Waiting: some messages are tried again %(t)s", **near)
+            if near
+            else _("Waiting: some messages are tried again later")
+        ),
+        "daily_limit": lambda: (
+            _("Waiting: the channel's daily limit is used up, going on at %(t)s", **moment)
+            if moment
+            else _("Waiting: the channel's daily limit is used up")
+        ),
+        "file_checking": lambda: _("Waiting: a file is still being checked"),
+        "copying": lambda: _("Waiting: the recipients of the new run are being prepared"),
+        "breaker": lambda: _("Waiting: the provider does not respond, probing each minute"),
+        "provider_slow": lambda: _("Waiting: the provider is slow to answer"),
+        "channel": lambda: _("Nothing is being sent: the channel is out of use"),
+        "worker": lambda: _("Nothing is being sent: the worker is not running"),
+        "disk": lambda: _("Nothing is being sent: the disk is full"),
+        "stuck": lambda: _("Nothing is being sent, and the cause is not known"),
+    }
+    code = str(found["code"])
+    return str(known[code]()) if code in known else ""
+
+
+def waiting_advice(found: Facts | None) -> str:
+    """What a person can do about it; empty where it passes by itself."""
     known = {
-        "provider_asked": _("Waiting: the provider asks to wait"),
-        "rate": _("Waiting: the next message leaves at its turn"),
-        "retry": _("Waiting: some messages are tried again later"),
-        "file_checking": _("Waiting: a file is still being checked"),
+        "channel": _("Check the connection of the channel and switch it on"),
+        "worker": _("Start Molva again on the server. Nothing is lost, sending goes on by itself"),
+        "disk": _("Free some space on the server's disk. Nothing is lost, sending goes on by itself"),
+        "stuck": _("Look at what “molva doctor” says on the server, and at the log"),
     }
     return str(known.get(str(found["code"]), "")) if found else ""
+
+
+def late_start(ms: int) -> str:
+    """That a scheduled broadcast began after its time."""
+    return str(_("Started %(t)s after the set time", t=filters.duration(ms)))
 
 
 def changed(error: NotAllowed) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from webapp import sentences
-from worker import broadcasts, channels, clock, recipients, rendering, reports
+from worker import broadcasts, channels, clock, recipients, rendering, reports, watchdog
 from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
 from worker.providers import PROVIDERS
 from worker.settings import Settings
@@ -107,6 +107,7 @@ def broadcast(row: Broadcast, run: int | None = -1) -> dict[str, Any]:
     numbers = broadcasts.count(row, number)
     begun = reports.run_of(row, row.run)
     detail = row.stop_detail or {}
+    why = watchdog.why(row)
     return {
         "id": row.id,
         "name": row.name,
@@ -114,9 +115,10 @@ def broadcast(row: Broadcast, run: int | None = -1) -> dict[str, Any]:
         "stop_reason": row.stop_reason,
         "stop": sentences.cause(detail.get("cause"), detail.get("text")),
         "stop_text": sentences.stop_reason(row.stop_reason, row.stop_detail) or None,
-        "waiting": row.waiting["code"] if row.waiting else None,
-        "waiting_text": sentences.waiting(row.waiting) or None,
-        "waiting_until": clock.iso((row.waiting or {}).get("until")),
+        "waiting": why["code"] if why else None,
+        "waiting_text": sentences.waiting(why) or None,
+        "waiting_advice": sentences.waiting_advice(why) or None,
+        "waiting_until": clock.iso(why.get("until")) if why else None,
         "run": row.run,
         "channel_id": row.channel_id,
         "text": row.text,

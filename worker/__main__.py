@@ -19,7 +19,7 @@ log = logging.getLogger("molva.worker")
 
 TICK = 1.0
 RECOVER_EVERY = 30.0
-BEAT_EVERY = 5.0
+BEAT_EVERY = 3.0  # from a thread of its own: no import or copy may make a living worker look dead
 DRAIN_PAUSE = 0.2
 ASK_AGAIN = 600.0
 CALLBACK_LIFE = 7 * 24 * clock.HOUR
@@ -40,13 +40,15 @@ class WorkerProcess:
         self._threads = [
             threading.Thread(target=self._loop, args=(name, step, pause), name=name, daemon=True)
             for name, step, pause in (
+                ("heartbeat", self._beat, BEAT_EVERY),
                 ("tick", self._tick, TICK),
                 ("callbacks", self._callbacks, DRAIN_PAUSE),
                 ("leftovers", self._leftovers, TICK),
                 ("templates", self._templates, TICK),
             )
         ]
-        self._recovered = self._beaten = clock.monotonic()
+        self._recovered = clock.monotonic()
+        self._join_at = 0.0
         self._asked: dict[int, tuple[float, float]] = {}  # channel → when to ask again, the pause after that
 
     def _register(self) -> int:
@@ -82,13 +84,13 @@ class WorkerProcess:
                 log.exception("%s failed", name)
             self.stopping.wait(pause)
 
+    def _beat(self) -> None:
+        delivery.heartbeat(self.owner)
+
     def _tick(self) -> None:
         now = clock.monotonic()
         if broadcasts.start_due():
             self.sender.wake()
-        if now - self._beaten > BEAT_EVERY:
-            self._beaten = now
-            delivery.heartbeat(self.owner)
         if now - self._recovered > RECOVER_EVERY:
             self._recovered = now
             delivery.recover(self.settings, self.owner, self.sender.owned())
@@ -104,7 +106,8 @@ class WorkerProcess:
                 self._asked[channel_id] = (clock.monotonic() + pause, min(2 * pause, ASK_AGAIN))
 
     def _forget(self) -> None:
-        """Raw callbacks live for a week after they were applied."""
+        """Raw callbacks live for a week after they were applied, reports of unknown messages for 72 hours."""
+        delivery.forget_orphans()
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",
@@ -114,7 +117,11 @@ class WorkerProcess:
     def _callbacks(self) -> None:
         while delivery.apply_waiting(self.providers) and not self.stopping.is_set():
             pass
-        delivery.join_orphans()
+        began = clock.monotonic()
+        if began >= self._join_at:
+            delivery.join_orphans()
+            # Reports of another program on the same account stay unknown for days: a twentieth of the time.
+            self._join_at = clock.monotonic() + 20 * (clock.monotonic() - began)
 
     def _leftovers(self) -> None:
         """Work whose nudge was lost, or whose worker died: taken up by anyone after a moment."""

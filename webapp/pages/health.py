@@ -6,11 +6,9 @@ import peewee
 from flask import Blueprint, Response, current_app, jsonify, make_response
 
 from webapp.auth import public
-from worker import clock, db
+from worker import clock, db, delivery
 
 health = Blueprint("health", __name__)
-
-HEARTBEAT = 30 * clock.SECOND
 
 
 @health.get("/healthz")
@@ -46,4 +44,4 @@ def _worker() -> str:
         return "error"
     if latest is None:
         return "missing"
-    return "ok" if latest >= clock.now() - HEARTBEAT else "late"
+    return "ok" if latest >= clock.now() - delivery.ALIVE else "late"
