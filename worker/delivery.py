@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
+
+import peewee
 
 from worker import audit, broadcasts, channels, clock, counters, db, optouts
 from worker.locks import is_alive
@@ -20,10 +22,15 @@ log = logging.getLogger("molva.delivery")
 
 BATCH = 200
 ORPHAN_LIFE = 72 * clock.HOUR
-ALIVE = 30 * clock.SECOND
+ALIVE = 10 * clock.SECOND
 STEP = 1_000
+PROOFS = ("sent", "delivered", "read")
+# What we hold to have surely not left: a report of it speaks against us and changes nothing.
+UNTOUCHED = ("queued", "failed", "cancelled", "skipped")
 ACTIONS = {"sent": "accept", "delivered": "deliver", "read": "read", "failed": "bounce", "held": "hold"}
 
+
+Items = list[StatusUpdate | InboundMessage]
 
 # --- callbacks --------------------------------------------------------------------------------------
 
@@ -58,9 +65,9 @@ def apply_waiting(providers: channels.Providers) -> int:
     if not waiting:
         return 0
     by_id = {c.id: c for c in Channel.select().where(Channel.id.in_({w.channel_id for w in waiting}))}
-    read: list[tuple[Callback, list[StatusUpdate | InboundMessage], str | None]] = []
+    read: list[tuple[Callback, Items, str | None]] = []
     for callback in waiting:
-        items: list[StatusUpdate | InboundMessage] = []
+        items: Items = []
         error = None
         try:
             provider = providers.get(by_id[callback.channel_id])
@@ -69,17 +76,53 @@ def apply_waiting(providers: channels.Providers) -> int:
             log.exception("callback %d cannot be read", callback.id)
             error = type(problem).__name__
         read.append((callback, items, error))
+    try:
+        _store_applied(read, _apply_items)
+    except peewee.OperationalError:
+        raise  # the storage, not what is to be stored: all of it waits for the next look
+    except Exception:
+        log.warning("a callback holds something that cannot be applied: each item is taken by itself")
+        _store_applied(read, _apply_each)
+    return len(waiting)
+
+
+def _store_applied(
+    read: list[tuple[Callback, Items, str | None]], apply: Callable[[int, Items, int], str | None]
+) -> None:
     with db.write():
         for callback, items, error in read:
-            updates = [item for item in items if isinstance(item, StatusUpdate)]
-            apply_updates(callback.channel_id, updates, callback.received_at)
-            for item in items:
-                if isinstance(item, InboundMessage):
-                    receive_inbound(callback.channel_id, item, callback.received_at)
+            bad = apply(callback.channel_id, items, callback.received_at)
             db.execute(
-                "UPDATE callback SET processed_at = ?, error = ? WHERE id = ?", [clock.now(), error, callback.id]
+                "UPDATE callback SET processed_at = ?, error = ? WHERE id = ?", [clock.now(), error or bad, callback.id]
             )
-    return len(waiting)
+
+
+def _apply_items(channel_id: int, items: Items, received_at: int) -> None:
+    apply_updates(channel_id, [item for item in items if isinstance(item, StatusUpdate)], received_at)
+    for item in items:
+        if isinstance(item, InboundMessage):
+            receive_inbound(channel_id, item, received_at)
+
+
+def _apply_each(channel_id: int, items: Items, received_at: int) -> str | None:
+    """As `_apply_items`, but a bad item loses none of its neighbours; the name of the last fault."""
+    fault = None
+    for item in items:
+        fault = _stands(lambda one: _apply_items(channel_id, [one], received_at), item) or fault
+    return fault
+
+
+def _stands(apply: Callable[[Any], None], item: Any) -> str | None:
+    """Apply one thing whole or not at all; the name of its fault. A storage that fails is no fault of the item."""
+    try:
+        with db.database.atomic():
+            apply(item)
+    except peewee.OperationalError:
+        raise
+    except Exception as problem:
+        log.warning("an item of a callback cannot be applied: %s", type(problem).__name__)
+        return type(problem).__name__
+    return None
 
 
 def _raw(callback: Callback) -> RawCallback:
@@ -91,6 +134,8 @@ def apply_updates(channel_id: int, updates: Iterable[StatusUpdate], received_at:
     """Apply delivery reports, inside the caller's transaction. Repeats change nothing; status only moves up."""
     deltas: dict[tuple[int, int, int, str], int] = {}
     for update in updates:
+        if update.status not in ACTIONS:
+            raise ValueError(f"{update.status} is no status of a report")
         found = _find(channel_id, update)
         made = db.execute(
             "INSERT INTO delivery_report (channel_id, message_id, provider_id, token, status, at, received_at,"
@@ -124,21 +169,22 @@ _FOUND = "m.id, m.broadcast_id, m.run, m.file_id, m.status"
 
 
 def _find(channel_id: int, update: StatusUpdate) -> tuple[Any, ...] | None:
-    """The message a report speaks of: by our token, else by the provider's id on this channel."""
+    """The message a report speaks of, by our token, else by the provider's id on this channel; at the end
+    whether it speaks of an earlier try than the latest."""
     head = (update.token or "").partition(".")[0]
     if head.isascii() and head.isdigit() and len(head) < 18:
         found = db.rows(
-            f"SELECT {_FOUND} FROM message m JOIN broadcast b ON b.id = m.broadcast_id"  # noqa: S608
+            f"SELECT {_FOUND}, m.token <> ? FROM message m JOIN broadcast b ON b.id = m.broadcast_id"  # noqa: S608
             " WHERE m.id = ? AND b.channel_id = ? AND (m.token = ? OR EXISTS"
             " (SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.token = ?))",
-            [int(head), channel_id, update.token, update.token],
+            [update.token, int(head), channel_id, update.token, update.token],
         )
         if found:
             return found[0]
     if update.provider_id:
         found = db.rows(
-            f"SELECT {_FOUND} FROM message m JOIN broadcast b ON b.id = m.broadcast_id"  # noqa: S608
-            " WHERE m.provider_id = ? AND b.channel_id = ? LIMIT 1",
+            f"SELECT {_FOUND}, 0 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"  # noqa: S608
+            " WHERE m.provider_id = ? AND b.channel_id = ? ORDER BY m.id DESC LIMIT 1",
             [update.provider_id, channel_id],
         )
         if found:
@@ -147,14 +193,26 @@ def _find(channel_id: int, update: StatusUpdate) -> tuple[Any, ...] | None:
 
 
 def _apply(found: tuple[Any, ...], update: StatusUpdate, deltas: dict[tuple[int, int, int, str], int]) -> str:
-    """Move one message; what the report changed: moved, kept or conflict."""
-    message_id, broadcast_id, run, file_id, status = found
+    """Move one message; what the report changed: moved, kept or conflict.
+
+    The end is the same in whatever order reports come: proof of delivery beats a failure.
+    """
+    message_id, broadcast_id, run, file_id, status, earlier = found
+    if update.status == "failed" and earlier:
+        return "kept"  # it says nothing of the try that a person asked for since
     target = move(ACTIONS[update.status], status)
+    if status == "queued" and update.status in PROOFS and _was_lost(message_id, update.token):
+        # A person chose "send again" while nobody could know. Now it is known, and nobody gets it twice.
+        target = move(ACTIONS[update.status], "uncertain")
+    if target is None and (status in UNTOUCHED or (update.status == "failed" and status in ("delivered", "read"))):
+        return "conflict"
     sets = ["provider_id = COALESCE(provider_id, ?)"]
     values: list[Any] = [update.provider_id]
     for column in _times(update.status):
-        sets.append(f"{column} = COALESCE({column}, ?)")
-        values.append(update.at)
+        # A later status stood in for it until now. Nothing is sent before it was taken from the queue.
+        least = "MAX(COALESCE(sending_at, 0), ?)" if column == "sent_at" else "?"
+        sets.append(f"{column} = MIN(COALESCE({column}, {least}), {least})")
+        values += [update.at, update.at]
     if target is not None:
         sets += ["status = ?", "owner = NULL", "lease_until = NULL"]
         values.append(target)
@@ -166,12 +224,22 @@ def _apply(found: tuple[Any, ...], update: StatusUpdate, deltas: dict[tuple[int,
         for name, change in ((status, -1), (target, 1)):
             key = (broadcast_id, run, file_id, name)
             deltas[key] = deltas.get(key, 0) + change
+    if status == "undelivered" and target is not None:
+        sets.append("undelivered_at = NULL")
+        db.execute(
+            "UPDATE delivery_report SET effect = 'conflict' WHERE message_id = ? AND status = 'failed'", [message_id]
+        )
     db.execute(f"UPDATE message SET {', '.join(sets)} WHERE id = ?", [*values, message_id])  # noqa: S608
-    if target is not None:
-        return "moved"
-    # A failure after delivery, or proof for a message that we still hold in the queue.
-    against = update.status == "failed" and status in ("delivered", "read")
-    return "conflict" if against or status in ("queued", "failed", "cancelled", "skipped") else "kept"
+    return "kept" if target is None else "moved"
+
+
+def _was_lost(message_id: int, token: str | None) -> bool:
+    """Whether this very try ended without an answer."""
+    return bool(
+        db.value(
+            "SELECT 1 FROM attempt WHERE message_id = ? AND token = ? AND outcome = 'lost' LIMIT 1", [message_id, token]
+        )
+    )
 
 
 def _times(status: str) -> tuple[str, ...]:
@@ -189,23 +257,46 @@ def join_orphans(limit: int = 500) -> int:
     """Apply reports that came before their message's id was known; how many were joined."""
     found = db.rows(
         "SELECT d.id, d.channel_id, d.provider_id, d.token, d.status, d.at, d.code, d.detail FROM delivery_report d"
-        " JOIN message m ON m.provider_id = d.provider_id"
-        " WHERE d.message_id IS NULL AND d.received_at > ? ORDER BY d.id LIMIT ?",
+        " WHERE d.message_id IS NULL AND d.received_at > ? AND (EXISTS"
+        " (SELECT 1 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
+        " WHERE m.provider_id = d.provider_id AND b.channel_id = d.channel_id) OR EXISTS"
+        " (SELECT 1 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
+        " WHERE m.id = CAST(d.token AS INTEGER) AND m.token = d.token AND b.channel_id = d.channel_id))"
+        " ORDER BY d.id LIMIT ?",
         [clock.now() - ORPHAN_LIFE, limit],
     )
-    joined = 0
-    for id_, channel_id, provider_id, token, status, at, code, detail in found:
-        update = StatusUpdate(status, at, provider_id, token, code, detail)
-        with db.write():
-            message = _find(channel_id, update)
-            if message is None:
-                continue
-            deltas: dict[tuple[int, int, int, str], int] = {}
-            effect = _apply(message, update, deltas)
-            counters.add(deltas)
-            db.execute("UPDATE delivery_report SET message_id = ?, effect = ? WHERE id = ?", [message[0], effect, id_])
-        joined += 1
-    return joined
+    if not found:
+        return 0
+    with db.write():
+        return sum(_stands(_join, row) is None for row in found)
+
+
+def _join(orphan: tuple[Any, ...]) -> None:
+    id_, channel_id, provider_id, token, status, at, code, detail = orphan
+    update = StatusUpdate(status, at, provider_id, token, code, detail)
+    message = _find(channel_id, update)
+    if message is None:
+        return
+    # First the join: it must be seen where a later proof marks earlier failures as a conflict.
+    joined = db.execute(
+        "UPDATE delivery_report SET message_id = ? WHERE id = ? AND message_id IS NULL", [message[0], id_]
+    )
+    if joined.rowcount:
+        deltas: dict[tuple[int, int, int, str], int] = {}
+        effect = _apply(message, update, deltas)
+        counters.add(deltas)
+        db.execute("UPDATE delivery_report SET effect = ? WHERE id = ?", [effect, id_])
+
+
+def forget_orphans(limit: int = 5_000) -> int:
+    """Delete reports of messages that are not ours, once nobody waits for them any more; how many."""
+    with db.write():
+        gone = db.execute(
+            "DELETE FROM delivery_report WHERE received_at < ? AND id IN"
+            " (SELECT id FROM delivery_report WHERE message_id IS NULL ORDER BY id LIMIT ?)",
+            [clock.now() - ORPHAN_LIFE, limit],
+        )
+    return int(gone.rowcount)
 
 
 def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> None:
@@ -348,5 +439,5 @@ def heartbeat(owner: int) -> None:
 
 
 def worker_alive() -> bool:
-    """Whether some worker process has shown itself within the last 30 seconds."""
+    """Whether some worker process has shown itself within the last 10 seconds."""
     return bool(WorkerRow.select().where(WorkerRow.heartbeat_at > clock.now() - ALIVE).exists())
