@@ -148,7 +148,5 @@ def trouble(error: BaseException) -> Trouble | None:
     """What the storage suffers from when it raised this; None for faults of our own making."""
     if isinstance(error, OSError):
         return _SYSTEM.get(error.errno or 0)
-    if isinstance(error, peewee.PeeweeException) and error.args:
-        error = error.args[0]
-    code = getattr(error, "sqlite_errorcode", None)
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
     return _SQLITE.get(code & 0xFF) if isinstance(code, int) else None
