@@ -1,0 +1,415 @@
+"""What comes back: in any order, any number of times, for the wrong address, with bad neighbours."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from tests import make
+from tests.conftest import Clock
+from worker import channels, db, delivery
+from worker.models import Audit, Broadcast, Callback, Channel, DeliveryReport, Inbound, Message, OptOut
+from worker.providers.base import InboundMessage, RawCallback, StatusUpdate
+from worker.sender import Sender
+from worker.settings import Settings
+
+CALLED = 1_000  # when a callback came
+
+
+@pytest.fixture
+def sms(database: Settings, settings: Settings) -> Channel:
+    return channels.ensure_sandbox(settings)[1]
+
+
+@pytest.fixture
+def broadcast(sms: Channel) -> Broadcast:
+    return make.broadcast(channel=sms, state="running")
+
+
+@pytest.fixture(autouse=True)
+def balanced(database: Settings) -> Iterator[None]:
+    """After every test here, as after every step of one: the counters are what the rows are."""
+    yield
+    check_balance()
+
+
+def check_balance() -> None:
+    rows = db.rows("SELECT broadcast_id, run, file_id, status, COUNT(*) FROM message GROUP BY 1, 2, 3, 4")
+    counted = db.rows("SELECT broadcast_id, run, file_id, status, n FROM counter WHERE n <> 0")
+    assert sorted(counted) == sorted(rows)
+
+
+def one(broadcast: Broadcast, status: str, provider_id: str | None = "p1", **columns: Any) -> Message:
+    """One message that left with a token."""
+    message = make.messages(make.file(broadcast), status, provider_id=provider_id, sending_at=5, **columns)[0]
+    Message.update(token=f"{message.id}.abc").where(Message.id == message.id).execute()
+    return fresh(message)
+
+
+def fresh(message: Message) -> Message:
+    return Message.get_by_id(message.id)
+
+
+def report(channel: Channel, *updates: StatusUpdate, at: int = CALLED) -> None:
+    """Apply each report in a transaction of its own, as if each came alone."""
+    for update in updates:
+        with db.write():
+            delivery.apply_updates(channel.id, [update], at)
+        check_balance()
+
+
+def effects() -> list[tuple[str, str | None]]:
+    return [(row.status, row.effect) for row in DeliveryReport.select().order_by(DeliveryReport.id)]
+
+
+# --- order and repeats --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_reports_in_any_order_each_five_times_end_the_same(sms: Channel, broadcast: Broadcast, seed: int) -> None:
+    message = one(broadcast, "sending")
+    updates = [StatusUpdate(status, at, "p1") for status, at in (("sent", 10), ("delivered", 20), ("read", 30))] * 5
+    random.Random(seed).shuffle(updates)
+    report(sms, *updates)
+    found = fresh(message)
+    assert found.status == "read"
+    assert (found.sent_at, found.delivered_at, found.read_at) == (10, 20, 30)
+    assert sorted(status for status, _effect in effects()) == ["delivered", "read", "sent"]
+
+
+def test_reports_that_come_together_count_once(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "sent", sent_at=8)
+    updates = [StatusUpdate(status, at, "p1") for at, status in ((30, "read"), (20, "delivered"), (10, "sent"))] * 5
+    with db.write():
+        delivery.apply_updates(sms.id, updates, CALLED)
+    found = fresh(message)
+    assert (found.status, found.sent_at, found.delivered_at, found.read_at) == ("read", 8, 20, 30)
+    assert effects() == [("read", "moved"), ("delivered", "kept"), ("sent", "kept")]
+
+
+def test_nothing_is_sent_before_it_was_taken_from_the_queue(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "sending")
+    report(sms, StatusUpdate("sent", 1, "p1"))  # a vendor's clock that is slow, or knows whole seconds only
+    assert fresh(message).sent_at == 5
+
+
+@pytest.mark.parametrize("proof", ["delivered", "read"])
+@pytest.mark.parametrize("first", ["proof", "failure"])
+def test_proof_of_delivery_beats_a_failure_whichever_came_first(
+    sms: Channel, broadcast: Broadcast, proof: str, first: str
+) -> None:
+    message = one(broadcast, "sent")
+    arrived, failed = StatusUpdate(proof, 20, "p1"), StatusUpdate("failed", 30, "p1", code="131026", detail="no")
+    report(sms, *((arrived, failed) if first == "proof" else (failed, arrived)))
+    found = fresh(message)
+    assert (found.status, found.cause, found.cause_text, found.undelivered_at) == (proof, None, None, None)
+    assert set(effects()) == {(proof, "moved"), ("failed", "conflict")}
+
+
+def test_a_late_lower_status_changes_nothing_but_is_kept(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "undelivered", cause="131026", undelivered_at=20)
+    report(sms, StatusUpdate("sent", 10, "p1"))
+    assert (fresh(message).status, fresh(message).cause) == ("undelivered", "131026")
+    assert effects() == [("sent", "kept")]
+
+
+@pytest.mark.parametrize("status", ["queued", "failed", "cancelled", "skipped"])
+def test_proof_for_what_surely_did_not_leave_is_a_conflict_and_changes_nothing(
+    sms: Channel, broadcast: Broadcast, status: str
+) -> None:
+    message = one(broadcast, status, None)
+    report(sms, StatusUpdate("delivered", 20, "p9", message.token), StatusUpdate("failed", 21, "p9", message.token))
+    assert fresh(message).__data__ == message.__data__
+    assert effects() == [("delivered", "conflict"), ("failed", "conflict")]
+
+
+# --- whose report it is -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["sent", "delivered", "read", "failed", "held"])
+def test_a_report_with_our_token_settles_an_uncertain_message(sms: Channel, broadcast: Broadcast, status: str) -> None:
+    message = one(broadcast, "uncertain", None, cause="timeout")
+    report(sms, StatusUpdate(status, 20, "p7", message.token, code="131026" if status == "failed" else None))
+    settled = {"failed": ("undelivered", "131026"), "held": ("uncertain", "timeout")}.get(status, (status, None))
+    assert (fresh(message).status, fresh(message).cause) == settled
+    assert fresh(message).provider_id == "p7"
+
+
+def test_forged_and_foreign_ids_change_nothing(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "sent")
+    foreign = make.channel()
+    tokens = (f"{message.id}.forged", f"{message.id}", f"-{message.id}.abc", f"{message.id}.ABC", ".abc", "", "9" * 30)
+    report(sms, *(StatusUpdate("read", 20, None, token) for token in tokens))
+    report(sms, StatusUpdate("read", 20, "p2"), StatusUpdate("read", 20, "P1"), StatusUpdate("read", 20))
+    report(foreign, StatusUpdate("read", 20, "p1"), StatusUpdate("read", 20, "p1", message.token))
+    assert fresh(message).__data__ == message.__data__
+    assert delivery.join_orphans() == 0
+    assert fresh(message).__data__ == message.__data__
+    assert not DeliveryReport.select().where(DeliveryReport.message_id.is_null(False)).exists()
+
+
+def test_the_vendors_id_is_believed_where_the_token_is_cut_off(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "sent")
+    report(sms, StatusUpdate("failed", 20, "p1", f"{message.id}.a", code="131026"))
+    assert fresh(message).status == "undelivered"
+
+
+def test_the_failure_of_an_earlier_try_does_not_undo_the_later_one(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "sent", "p2")
+    lost(message, "old")
+    report(sms, StatusUpdate("failed", 20, "p1", f"{message.id}.old", code="131026"))
+    assert fresh(message).status == "sent"
+    report(sms, StatusUpdate("delivered", 30, "p1", f"{message.id}.old"))
+    assert fresh(message).status == "delivered"
+    assert effects() == [("failed", "kept"), ("delivered", "moved")]
+
+
+def lost(message: Message, token: str) -> None:
+    with db.write():
+        db.execute(
+            "INSERT INTO attempt (message_id, token, at, outcome) VALUES (?, ?, 1, 'lost')",
+            [message.id, f"{message.id}.{token}"],
+        )
+
+
+def test_proof_that_comes_before_a_resent_message_left_saves_the_person_a_second_one(
+    sms: Channel, broadcast: Broadcast
+) -> None:
+    message = one(broadcast, "uncertain", None)
+    lost(message, "abc")
+    assert delivery.resolve(message.id, "resend", "ann")
+    report(sms, StatusUpdate("failed", 15, "p1", message.token))
+    assert fresh(message).status == "queued"  # no proof: it is still sent again
+    report(sms, StatusUpdate("delivered", 20, "p1", message.token))
+    assert (fresh(message).status, fresh(message).delivered_at) == ("delivered", 20)
+
+
+# --- reports that overtake their message --------------------------------------------------------------
+
+
+def test_orphans_join_by_the_vendors_id_as_soon_as_it_is_known(
+    sms: Channel, broadcast: Broadcast, frozen: Clock
+) -> None:
+    message = one(broadcast, "sending", None)
+    updates = [StatusUpdate(status, at, "p5") for status, at in (("read", 30), ("sent", 10), ("delivered", 20))]
+    report(sms, *updates, *updates, at=frozen.ms)
+    assert (delivery.join_orphans(), fresh(message).status) == (0, "sending")
+    Message.update(provider_id="p5").where(Message.id == message.id).execute()
+    assert delivery.join_orphans() == 3
+    found = fresh(message)
+    assert (found.status, found.sent_at, found.delivered_at, found.read_at) == ("read", 10, 20, 30)
+    assert delivery.join_orphans() == 0
+    report(sms, *updates)  # and once more, now that it is known
+    assert DeliveryReport.select().count() == 3
+
+
+def test_orphans_join_by_our_token(sms: Channel, broadcast: Broadcast, frozen: Clock) -> None:
+    message = one(broadcast, "uncertain", None)
+    report(sms, StatusUpdate("delivered", 20, None, f"{message.id}.later"), at=frozen.ms)
+    assert delivery.join_orphans() == 0
+    Message.update(token=f"{message.id}.later").where(Message.id == message.id).execute()
+    assert delivery.join_orphans() == 1
+    assert fresh(message).status == "delivered"
+
+
+def test_a_joined_failure_is_marked_when_proof_was_joined_after_it(
+    sms: Channel, broadcast: Broadcast, frozen: Clock
+) -> None:
+    message = one(broadcast, "sent", None)
+    report(sms, StatusUpdate("failed", 30, "p1"), StatusUpdate("delivered", 20, "p1"), at=frozen.ms)
+    Message.update(provider_id="p1").where(Message.id == message.id).execute()
+    assert delivery.join_orphans() == 2
+    assert fresh(message).status == "delivered"
+    assert effects() == [("failed", "conflict"), ("delivered", "moved")]
+
+
+def test_unknown_reports_of_another_program_keep_nobody_from_joining(
+    sms: Channel, broadcast: Broadcast, frozen: Clock
+) -> None:
+    message = one(broadcast, "sent", None)
+    foreign = make.channel()
+    Message.update(provider_id="p1").where(Message.id == message.id).execute()
+    report(foreign, *(StatusUpdate("read", at, "p1") for at in range(5)), at=frozen.ms)
+    Message.update(provider_id=None).where(Message.id == message.id).execute()
+    report(sms, StatusUpdate("delivered", 20, "p1"), at=frozen.ms)
+    Message.update(provider_id="p1").where(Message.id == message.id).execute()
+    assert delivery.join_orphans(limit=2) == 1
+    assert fresh(message).status == "delivered"
+
+
+def test_orphans_wait_for_72_hours_and_are_then_forgotten(sms: Channel, broadcast: Broadcast, frozen: Clock) -> None:
+    message = one(broadcast, "sent", "p1")
+    report(sms, StatusUpdate("sent", 20, "p1"), StatusUpdate("delivered", 20, "p5"), at=frozen.ms)
+    frozen.tick(hours=72)
+    assert delivery.forget_orphans() == 0
+    frozen.tick(ms=1)
+    Message.update(provider_id="p5").where(Message.id == message.id).execute()
+    assert delivery.join_orphans() == 0
+    assert delivery.forget_orphans() == 1
+    assert effects() == [("sent", "kept")]
+
+
+# --- batches ------------------------------------------------------------------------------------------
+
+
+class Says:
+    """Stands for the provider of every channel: what each raw body means."""
+
+    def __init__(self, meaning: dict[bytes, Iterable[StatusUpdate | InboundMessage]]) -> None:
+        self.meaning = meaning
+
+    def get(self, _channel: Channel) -> Says:
+        return self
+
+    def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
+        return self.meaning[callback.body]
+
+
+def came(channel: Channel, *bodies: bytes) -> None:
+    delivery.receive_all((channel.id, RawCallback("POST", "", {}, {}, body), CALLED) for body in bodies)
+
+
+def test_one_bad_item_never_loses_its_neighbours(sms: Channel, broadcast: Broadcast) -> None:
+    good = [one(broadcast, "sent", f"p{n}") for n in range(4)]
+
+    def broken() -> Iterator[StatusUpdate | InboundMessage]:
+        yield StatusUpdate("delivered", 20, "p2")
+        raise ValueError("the rest cannot be read")
+
+    bad: list[Any] = [
+        StatusUpdate("delivered", 2**70, "p0"),
+        StatusUpdate("delivered", 20, "\ud800"),
+        StatusUpdate("flown", 20, "p0"),
+        InboundMessage("in-1", "+79010000001", 2**70, text="hi"),
+        InboundMessage("in-2", {"not": "a phone"}, 20, text="hi"),  # type: ignore[arg-type]
+    ]
+    items = [StatusUpdate("delivered", 20, "p0"), *bad, InboundMessage("in-3", "+79010000001", 20, text="hi")]
+    meaning = {
+        b"before": [StatusUpdate("delivered", 20, "p1")],
+        b"bad": items,
+        b"broken": broken(),
+        b"after": [StatusUpdate("delivered", 20, "p3")],
+    }
+    came(sms, b"before", b"bad", b"broken", b"unknown", b"after")
+    assert delivery.apply_waiting(Says(meaning)) == 5  # type: ignore[arg-type]
+    assert [fresh(message).status for message in good] == ["delivered"] * 4
+    assert [row.provider_id for row in Inbound.select()] == ["in-3"]
+    assert DeliveryReport.select().count() == 4
+    faults = {bytes(row.body): bool(row.error) for row in Callback.select()}
+    assert faults == {b"before": False, b"bad": True, b"broken": True, b"unknown": True, b"after": False}
+    assert delivery.apply_waiting(Says(meaning)) == 0  # type: ignore[arg-type]
+
+
+def test_the_callback_of_a_channel_that_is_gone_is_put_aside(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "sent")
+    gone = make.channel()
+    came(gone, b"x")
+    gone.delete_instance()
+    came(sms, b"y")
+    assert delivery.apply_waiting(Says({b"y": [StatusUpdate("read", 20, "p1")]})) == 2  # type: ignore[arg-type]
+    assert fresh(message).status == "read"
+
+
+# --- people who write back ----------------------------------------------------------------------------
+
+
+def test_a_persons_message_is_stored_once_however_often_it_comes(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "delivered")
+    for _time in range(3):
+        with db.write():
+            for n in range(10):
+                delivery.receive_inbound(sms.id, InboundMessage(f"in-{n}", message.phone, n, text="hi"), CALLED)
+    assert [(row.at, row.message_id) for row in Inbound.select().order_by(Inbound.id)] == [
+        (n, message.id) for n in range(10)
+    ]
+
+
+@pytest.mark.parametrize("word", ["STOP", "Стоп!", "CTOП"])
+def test_a_stop_word_takes_the_person_out_of_what_is_still_queued(
+    sms: Channel, settings: Settings, frozen: Clock, word: str
+) -> None:
+    broadcast = make.broadcast(channel=sms, state="running", rate_per_minute=60_000)
+    flying = one(broadcast, "sending", owner=1, lease_until=frozen.ms + 60_000)
+    others = make.messages(make.file(broadcast), "queued", "queued", "queued")
+    Message.update(phone=flying.phone).where(Message.id.in_([others[0].id, others[2].id])).execute()
+    with db.write():
+        delivery.receive_inbound(sms.id, InboundMessage("in-1", flying.phone, 1, text=word), CALLED)
+    assert [(row.phone, row.source, row.channel_id) for row in OptOut.select()] == [(flying.phone, "reply", sms.id)]
+    sender, jobs = Sender(settings, 1), []
+    for _turn in range(5):
+        jobs += sender._turn([])
+        frozen.tick(seconds=1)
+        check_balance()
+    assert [job.id for job in jobs] == [others[1].id]
+    assert [fresh(row).status for row in others] == ["skipped", "sending", "skipped"]
+    assert fresh(others[0]).cause == "opted_out"
+    assert fresh(flying).status == "sending"  # it had left already
+
+
+# --- what a person settles ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "second"), [("resend", "resend"), ("sent", "resend"), ("resend", "sent")])
+def test_of_two_people_who_settle_one_message_one_wins(broadcast: Broadcast, first: str, second: str) -> None:
+    message = one(broadcast, "uncertain", None)
+    gate, won = threading.Barrier(2), []
+
+    def press(actor: str, how: str) -> None:
+        with db.connection():
+            gate.wait(5)
+            if delivery.resolve(message.id, how, actor):
+                won.append((actor, how))
+
+    people = [threading.Thread(target=press, args=given) for given in (("ann", first), ("bob", second))]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join(10)
+    assert len(won) == 1
+    assert fresh(message).status == {"resend": "queued", "sent": "sent"}[won[0][1]]
+    assert [(row.actor, row.action) for row in Audit.select()] == [(won[0][0], f"message.{won[0][1]}")]
+
+
+@pytest.mark.parametrize("status", ["queued", "sending", "sent", "delivered", "failed", "cancelled"])
+def test_only_the_uncertain_can_be_settled(broadcast: Broadcast, status: str) -> None:
+    message = one(broadcast, status)
+    assert not delivery.resolve(message.id, "resend", "ann")
+    assert not delivery.resolve(message.id, "sent", "ann")
+    assert not delivery.resolve(10**6, "sent", "ann")
+    assert fresh(message).__data__ == message.__data__
+
+
+def test_a_cleared_list_takes_nothing_back_and_a_finished_broadcast_runs_again(sms: Channel) -> None:
+    cleared, finished = (make.broadcast(channel=sms, state=state) for state in ("draft", "finished"))
+    gone, back = one(cleared, "uncertain"), one(finished, "uncertain")
+    with db.write():
+        db.execute("UPDATE recipient_file SET removed_at = 1, removed_how = 'clear' WHERE id = ?", [gone.file_id])
+    assert not delivery.resolve(gone.id, "resend", "ann")
+    assert delivery.resolve(gone.id, "sent", "ann")
+    assert delivery.resolve(back.id, "resend", "ann")
+    assert Broadcast.get_by_id(finished.id).state == "running"
+
+
+# --- recovery -----------------------------------------------------------------------------------------
+
+
+def test_a_live_lease_is_never_taken_and_a_lapsed_one_always(
+    sms: Channel, broadcast: Broadcast, settings: Settings, frozen: Clock
+) -> None:
+    mine, lapsed, dead, flying = (
+        one(broadcast, "sending", None, owner=owner, lease_until=frozen.ms + lease)
+        for owner, lease in ((7, 60_000), (7, -1), (8, 60_000), (7, -1))
+    )
+    assert delivery.recover(settings, own=7, in_flight={flying.id}) == 2
+    assert [fresh(row).status for row in (mine, lapsed, dead, flying)] == [
+        "sending",
+        "uncertain",
+        "uncertain",
+        "sending",
+    ]
+    report(sms, StatusUpdate("delivered", 20, "p1", dead.token))
+    assert fresh(dead).status == "delivered"
