@@ -28,6 +28,8 @@ PATHS = ("", "status", "inbound")
 BODY_MAX = 3 * 1024 * 1024
 HEADERS = ("content-type", "x-hub-signature-256", "x-sandbox-signature")
 WAIT = 8.0  # seconds that a callback may wait for its commit; providers give up after about ten
+STALL = 1.0  # seconds after which a commit is slow, and callbacks leave threads to the pages
+CROWD = 8  # callbacks that may wait for a slow commit at the same time
 FRESH = 2.0  # seconds for which a channel that was looked up is known
 TOGETHER = 500
 
@@ -67,13 +69,32 @@ class Store:
         self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
         self._started = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._counting = threading.Lock()
+        self._inside = 0  # threads that wait here
+        self._began: float | None = None  # when the commit under way began
 
     def put(self, channel_id: int, callback: RawCallback) -> bool:
-        """Wait until the callback is on the disk; False when it could not be stored in time."""
-        self._start()
-        waiting = _Waiting(channel_id, callback)
-        self._queue.put(waiting)
-        return waiting.done.wait(WAIT) and waiting.stored
+        """Wait until the callback is on the disk; False when it could not be stored in time.
+
+        While the storage does not answer, only CROWD callbacks wait for it: the pages need threads as well.
+        """
+        self._count(1)
+        try:
+            began = self._began
+            if self._inside > CROWD and began is not None and clock.monotonic() - began > STALL:
+                return False
+            self._start()
+            waiting = _Waiting(channel_id, callback)
+            self._queue.put(waiting)
+            if not waiting.done.wait(STALL) and (self._inside > CROWD or not waiting.done.wait(WAIT - STALL)):
+                return False
+            return waiting.stored
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._inside += change
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -87,12 +108,14 @@ class Store:
             batch = [self._queue.get()]
             while len(batch) < TOGETHER and not self._queue.empty():
                 batch.append(self._queue.get())
+            self._began = clock.monotonic()
             try:
                 delivery.receive_all((w.channel_id, w.callback, w.received_at) for w in batch)
                 for waiting in batch:
                     waiting.stored = True
             except Exception:
                 log.exception("%d callbacks could not be stored", len(batch))
+            self._began = None
             for waiting in batch:
                 waiting.done.set()
 
