@@ -16,7 +16,6 @@ from worker import broadcasts, clock, db, recipients, rendering, reports, segmen
 from worker.models import Broadcast, RecipientFile, Run
 from worker.states import MESSAGE_STATUSES, TAKEN
 
-LATE = clock.MINUTE  # a start so much after its time is worth telling
 MEASURED = clock.MINUTE  # a speed is news for as long as it was measured over
 SHOWN_PROBLEMS = 50
 
@@ -135,10 +134,7 @@ class Live:
     @property
     def late(self) -> str:
         """By how much a scheduled start was late because the server was down; empty when it was not."""
-        begun, due = self.run.started_at if self.run else None, self.broadcast.send_at
-        if not begun or not due or not LATE < begun - due <= broadcasts.MISS_AFTER + LATE:
-            return ""
-        return sentences.late_start(begun - due)
+        return sentences.late_start(self.broadcast.send_at, self.run.started_at if self.run else None)
 
     @property
     def mark(self) -> str:

@@ -9,10 +9,11 @@ from flask_babel import gettext as _
 
 from webapp import filters, words
 from worker import causes, clock
-from worker.broadcasts import NotAllowed, Problem
+from worker.broadcasts import MISS_AFTER, NotAllowed, Problem
 from worker.reports import Event
 
 Facts = Mapping[str, Any]
+LATE = clock.MINUTE  # a start so much after its time is worth telling
 
 
 def _names(value: Any) -> str:
@@ -194,9 +195,11 @@ def waiting_advice(found: Facts | None) -> str:
     return str(known.get(str(found["code"]), "")) if found else ""
 
 
-def late_start(ms: int) -> str:
-    """That a scheduled broadcast began after its time."""
-    return str(_("Started %(t)s after the set time", t=filters.duration(ms)))
+def late_start(due: int | None, begun: int | None) -> str:
+    """That a scheduled broadcast began after its time; empty when it did not."""
+    if not due or not begun or not LATE < begun - due <= MISS_AFTER + LATE:
+        return ""
+    return str(_("Started %(t)s after the set time", t=filters.duration(begun - due)))
 
 
 def changed(error: NotAllowed) -> str:

@@ -130,6 +130,7 @@ def broadcast(row: Broadcast, run: int | None = -1) -> dict[str, Any]:
         "rate_per_minute": row.rate_per_minute,
         "speed": row.speed,
         "send_at": clock.iso(row.send_at),
+        "late_text": sentences.late_start(row.send_at, begun.started_at if begun else None) or None,
         "timezone": row.timezone,
         "eta": clock.iso(broadcasts.eta(row, numbers)),
         "counters": numbers,
