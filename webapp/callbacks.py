@@ -113,8 +113,9 @@ class Store:
                 delivery.receive_all((w.channel_id, w.callback, w.received_at) for w in batch)
                 for waiting in batch:
                     waiting.stored = True
-            except Exception:
-                log.exception("%d callbacks could not be stored", len(batch))
+            except Exception as error:
+                # The provider brings them again; a fault of our own is worth its traceback.
+                log.error("%d callbacks could not be stored", len(batch), exc_info=db.trouble(error) is None)
             self._began = None
             for waiting in batch:
                 waiting.done.set()

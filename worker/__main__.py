@@ -80,8 +80,12 @@ class WorkerProcess:
             try:
                 with db.connection():
                     step()
-            except Exception:
-                log.exception("%s failed", name)
+            except Exception as error:
+                found = db.trouble(error)
+                if found is None:
+                    log.exception("%s failed", name)
+                else:
+                    log.error("%s failed: the storage is %s", name, found.value)
             self.stopping.wait(pause)
 
     def _beat(self) -> None:
