@@ -78,24 +78,25 @@ def fill(rows: int, columns: list[str] | None = None, **of_broadcast: Any) -> Re
     """A broadcast with so many messages, nine of ten delivered and the rest failed, spread over an hour."""
     broadcast = make.broadcast(run=1, **of_broadcast)
     file = make.file(broadcast, rows=rows, accepted=rows, run=1, columns=columns or ["phone"])
-    cells = "?" if columns is None else '\'["\' || ? || \'","Ann Smith","Perm"]\''
+    cells = "NULL" if columns is None else '\'["\' || ? || \'","Ann Smith","Perm"]\''
     sql = (
         "INSERT INTO message (broadcast_id, run, file_id, line, phone, row, status, not_before, tries, provider_id,"
         f" cause, sending_at, sent_at, delivered_at) VALUES (?, 1, ?, ?, ?, {cells}, ?, 0, 0, ?, ?, ?, ?, ?)"
     )
     start = 1_793_869_200_000
-    many = []
-    for n in range(rows):
-        at = start + n * 3_600_000 // rows
-        ok = n % 10 > 0
-        status, cause = (REPORT, None) if ok else ("failed", f"meta_{(131026, 131049, 130472)[n % 3]}")
-        times = (at, at + 90 if ok else None, at + 2_500 if ok else None)
-        phone = f"+79{n:09d}"
-        many.append(
-            (broadcast.id, file.id, n + 2, phone, phone if columns else None, status, f"wamid.{n:032x}", cause, *times)
-        )
+
+    def made() -> Iterator[tuple[Any, ...]]:
+        for n in range(rows):
+            at = start + n * 3_600_000 // rows
+            ok = n % 10 > 0
+            status, cause = (REPORT, None) if ok else ("failed", f"meta_{(131026, 131049, 130472)[n % 3]}")
+            phone, times = f"+79{n:09d}", (at, at + 90 if ok else None, at + 2_500 if ok else None)
+            row = (phone,) if columns else ()
+            yield (broadcast.id, file.id, n + 2, phone, *row, status, f"wamid.{n:032x}", cause, *times)
+
     with db.write():
-        db.many(sql, many)
+        connection: Any = db.database.connection()  # type: ignore[no-untyped-call]
+        connection.executemany(sql, made())
         failed = (rows + 9) // 10
         counters.add({(broadcast.id, 1, file.id, REPORT): rows - failed, (broadcast.id, 1, file.id, "failed"): failed})
         db.execute("UPDATE run SET started_at = ?, copied = 1 WHERE broadcast_id = ?", [start, broadcast.id])
