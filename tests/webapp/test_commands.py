@@ -111,7 +111,22 @@ def test_migrating_twice_changes_nothing(run: Run) -> None:
     assert "Nothing to do" in run("migrate").output
 
 
+def test_a_backup_and_a_restore_say_what_they_did_or_why_not(run: Run, data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.zip"
+    nothing = run("backup", str(copy))
+    assert nothing.exit_code == 1 and "no installation" in nothing.output and not copy.exists()
+    run("migrate")
+    assert run("backup", str(copy)).exit_code == 0
+    again = run("backup", str(copy))
+    assert again.exit_code == 1 and "--force" in again.output
+    assert run("backup", str(copy), "--force").exit_code == 0
+    restored = run("restore", str(copy))
+    assert restored.exit_code == 0 and "What happened later is not in it" in restored.output
+    wrong = run("restore", str(data / "molva.db"))
+    assert wrong.exit_code == 1 and "Traceback" not in wrong.output
+
+
 def test_the_help_names_every_command() -> None:
     text = CliRunner().invoke(main, ["--help"]).output
-    for name in ("serve", "web", "worker", "sandbox", "migrate", "user", "token", "doctor"):
+    for name in ("serve", "web", "worker", "sandbox", "migrate", "backup", "restore", "user", "token", "doctor"):
         assert f"  {name} " in text

@@ -153,3 +153,19 @@ def test_an_upload_that_has_vanished_is_refused_in_words(database: Settings) -> 
     (database.uploads / file.path).unlink()
     recipients.check(file.id, None, None, True, database.uploads)
     assert RecipientFile.get_by_id(file.id).code == "upload_lost"
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", "Stopped: data restored from a backup of Nov 5, 2026"),
+        ("ru", "Остановлена: данные восстановлены из копии от 5 нояб. 2026"),
+    ],
+)
+def test_a_restored_broadcast_says_so_with_the_time(
+    app: Flask, api: dict[str, Any], clock: Clock, language: str, words: str
+) -> None:
+    row = make.broadcast(state="stopped", stop_reason="restored", stop_detail={"at": clock.ms}, stopped_at=clock.ms)
+    headers = api["viewer"] | {"Accept-Language": language}
+    shown = app.test_client().get(f"/api/v1/broadcasts/{row.id}", headers=headers).json
+    assert shown["stop_text"].replace("\u202f", " ").startswith(words), shown["stop_text"]

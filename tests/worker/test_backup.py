@@ -230,6 +230,30 @@ def test_a_key_that_opens_nothing_is_told(house: Settings, target: Path) -> None
     assert "Real" in back(replace(house, secret_key="k" * 40), target).locked
 
 
+@pytest.mark.parametrize("step", ["_put_aside", "_sync_folder"])
+def test_a_restore_that_dies_leaves_the_old_data_or_the_new_ones_whole(
+    house: Settings, target: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    made = make.channel(name="Real", secrets=vault.seal(house, {"token": "secret"}))
+    backup(house, target)
+    (house.data / "secret.key").write_text("another key of the time after the backup")
+    Broadcast.update(name="changed").execute()
+    db.close()
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(copies, step, dies)
+        restore(house, target)
+    db.open_database(house)
+    with db.connection():
+        assert {row.name for row in Broadcast.select()} == {"changed"}
+        assert db.value("PRAGMA integrity_check") == "ok"
+    assert back(house, target).locked == ()
+    assert vault.unseal(house, made.secrets) == {"token": "secret"}
+
+
 def test_nothing_is_restored_under_a_running_server(house: Settings, target: Path) -> None:
     backup(house, target)
     use = locks.use(house)
