@@ -16,12 +16,14 @@ from waitress.server import create_server
 
 from webapp import create_app
 from worker import channels, db, locks, migrations, people
+from worker.providers import sandbox_address
 from worker.settings import Settings
 
 THREADS = 16
 # Above Flask's own limit, so that a file which is too large is usually answered by a readable page;
 # beyond this one the connection is cut.
 BODY_MAX = 32 * 1024 * 1024
+SANDBOX_PATIENCE = 3.0
 PATIENCE = 40.0  # seconds for the children to store what is in flight
 BACKOFF = (0.5, 1, 2, 5, 10)
 ANY_HOST = ("0.0.0.0", "::", "")  # noqa: S104
@@ -192,7 +194,10 @@ def serve(settings: Settings, with_children: bool = True) -> int:
         workers, others = _children(settings, here) if with_children else ([], [])
         _on_signals(workers, others)
         try:
-            for child in (*workers, *others):
+            for child in others:
+                child.start()
+            _wait_for_sandbox(settings)
+            for child in workers:
                 child.start()
             announce_setup(shown)
             warn_if_open(settings)
@@ -204,6 +209,13 @@ def serve(settings: Settings, with_children: bool = True) -> int:
             server.close()  # nobody waits for an answer that will not come
             _let_go(workers, others)
     return 0
+
+
+def _wait_for_sandbox(settings: Settings) -> None:
+    """Give the emulator a moment to listen: a broadcast that is due at once should find it there."""
+    deadline = time.monotonic() + SANDBOX_PATIENCE
+    while sandbox_address.read(settings.data) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _on_signals(workers: list[Child], others: list[Child]) -> None:

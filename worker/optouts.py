@@ -8,23 +8,11 @@ from collections.abc import Iterable
 
 from worker import clock, db
 
+# END, ОТМЕНА and НЕТ are left out on purpose: people say them in everyday answers.
 WORDS = frozenset(
     [
-        "stop",
-        "stopall",
-        "unsubscribe",
-        "cancel",
-        "end",
-        "quit",
-        "optout",
-        "stopit",
-        "стоп",
-        "отписка",
-        "отписаться",
-        "отпишите",
-        "отмена",
-        "хватит",
-        "нет",
+        *("stop", "stopall", "unsubscribe", "cancel", "quit", "optout", "remove", "arret", "td"),
+        *("стоп", "стопрассылка", "отписка", "отписаться", "отпишите", "отказ", "нетрассылке", "тоқта"),
     ]
 )
 # Latin letters that look like Cyrillic ones: CTOП is a stop word whichever keyboard was on.
@@ -34,7 +22,7 @@ _FOLDED = frozenset(word.translate(_LOOKALIKE) for word in WORDS)
 
 def is_stop_word(text: str) -> bool:
     """Whether the whole message is one stop word, whatever the case, punctuation or keyboard."""
-    word = re.sub(r"[\W_]+", "", text.casefold())
+    word = re.sub(r"[\W_]+", "", text.casefold().replace("ё", "е"))
     return word in WORDS or word.translate(_LOOKALIKE) in _FOLDED
 
 

@@ -37,6 +37,7 @@ CAUTIOUS = 10  # requests in flight until the run's first acceptance
 TURN_GAP = 0.005  # seconds between two commits at the least, so that batches grow with the load
 IDLE = 0.5  # seconds between two looks when nothing is due
 DRAIN = 40.0
+LONGEST_PAUSE = 5.0  # seconds between two tries to store while the database cannot be written
 DAY = 24 * 60  # minutes over which a daily limit is counted
 BACKOFF = (5, 10, 20, 40, 80, 160, 300)
 
@@ -174,19 +175,23 @@ class Sender:
         results: list[Result] = []
         deadline = 0.0
         failures = 0
+        again = 0.0
         with db.connection():
             while True:
-                results += self._collect(0.0 if results and not failures else self._pause(failures))
+                results += self._collect(self._pause(results, again))
                 if self._stopping.is_set():
                     deadline = deadline or clock.monotonic() + DRAIN
                     if (not self._in_flight and not results) or clock.monotonic() > deadline:
                         return
                 began = clock.monotonic()
+                if began < again:
+                    continue  # results come in meanwhile; storing them is tried when its time has come
                 try:
                     jobs = self._turn(results)
                 except peewee.DatabaseError as error:
                     # Locked or full: keep the results, claim nothing, look again soon.
                     failures += 1
+                    again = clock.monotonic() + min(0.2 * 2**failures, LONGEST_PAUSE)
                     log.error("storing failed (%s), try %d", type(error).__name__, failures)
                     continue
                 failures = 0
@@ -197,11 +202,12 @@ class Sender:
                 if left > 0 and jobs:
                     clock.sleep(left)
 
-    def _pause(self, failures: int) -> float:
-        if failures:
-            return float(min(0.2 * 2**failures, 15.0))
-        wait: float = min(self._next_due - clock.monotonic(), IDLE)
-        return max(0.0, wait)
+    def _pause(self, results: Sequence[Result], again: float) -> float:
+        """Seconds for which nothing but a result needs a look; `again` is when a failed turn is tried anew."""
+        now = clock.monotonic()
+        if now < again:
+            return again - now
+        return 0.0 if results else max(0.0, min(self._next_due - now, IDLE))
 
     def _collect(self, wait: float) -> list[Result]:
         """Every result there is; waits up to `wait` seconds for the first one or a wake-up."""
@@ -344,7 +350,7 @@ class Sender:
         if open_.is_open:
             busy = any(job.lane.channel_id == channel.id for job in self._in_flight.values())
             if open_.probe_at > now or busy:
-                return Gate(0, "breaker", max(open_.probe_at, now))
+                return Gate(0, "breaker", open_.probe_at)
             return Gate(min(free, 1), probe=True)
         if channel.per_day:
             oldest, gone = db.rows(

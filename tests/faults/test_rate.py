@@ -122,4 +122,7 @@ def test_two_broadcasts_on_one_channel_share_its_pace_fairly(make_world: MakeWor
     assert most <= 1_200 and average >= 0.97 * 1_200
     sent = [world.numbers(draft)["sent"] for draft in drafts]
     assert abs(sent[0] - sent[1]) <= 0.1 * sum(sent)
+    for draft in drafts:
+        world.press(draft, "stop")
+    wait(lambda: all(world.numbers(draft)["sending"] == 0 for draft in drafts), 10)
     assert db.value("SELECT SUM(n) FROM departure") == len(world.accepted())
