@@ -9,6 +9,7 @@ from flask import Blueprint, Response, abort, flash, make_response, render_templ
 from flask_babel import gettext as _
 
 from webapp import controls, drafts, exports, filters, htmx, live, lookup, sentences
+from webapp import glance as glances
 from webapp.auth import me, role
 from webapp.forms.broadcast import BroadcastForm
 from webapp.sandbox import MAGIC
@@ -286,11 +287,15 @@ def show(number: int) -> str:
 @role("viewer")
 def part(number: int) -> Response:
     """State, numbers and buttons as they are now; 204 when nothing has changed since the last look."""
-    row = lookup.broadcast(number)
-    found = _live(row)
-    if htmx.asked() and request.args.get("mark") == found["now"].mark:
+
+    def draw() -> tuple[live.Live, str]:
+        found = _live(lookup.broadcast(number))
+        return found["now"], render_template("broadcasts/_live.html", **found)
+
+    glance = glances.at(number, draw)
+    if htmx.asked() and request.args.get("mark") == glance.mark:
         return Response(status=204)
-    return htmx.partial("broadcasts/_live.html", **found)
+    return make_response(glance.html)
 
 
 ASKING = "start, resume, clear, restart"

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, render_template, request, url_for
 from flask_babel import gettext as _
 
-from webapp import exports, htmx, live, lookup, sentences
+from webapp import exports, glance, htmx, live, lookup, sentences
 from webapp.auth import me, role
 from worker import broadcasts, delivery, tasks
 from worker import reports as use
@@ -65,7 +65,7 @@ def report(number: int) -> str:
             (status, numbers[status], url_for("reports.report", number=number, run=run or "all", status=status))
             for status in MESSAGE_STATUSES
         ],
-        causes=[(status, n, sentences.cause(code)) for status, code, n in use.cause_groups(row, run)],
+        causes=[(status, n, sentences.cause(code)) for status, code, n in glance.causes(row, run, numbers)],
         items=[(item, sentences.cause(item.cause, item.cause_text)) for item in page.items],
         chosen=chosen,
         files=list(RecipientFile.select().where(RecipientFile.broadcast == number).order_by(RecipientFile.id)),
