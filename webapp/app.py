@@ -6,19 +6,20 @@ import ipaddress
 import os
 import secrets
 import socket
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, abort, current_app, g, request
+from flask import Flask, Response, abort, current_app, request
 from flask_babel import Babel, get_locale
 from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webapp import assets, auth, callbacks, errors, filters, htmx, pages, prefs, words
-from worker import db, people, tasks, vault
+from worker import clock, db, people, tasks, vault
 from worker.settings import Settings, from_env
 
 MEGABYTE = 1024 * 1024
@@ -30,6 +31,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+KEEP = 10.0  # seconds
 WITHOUT_DATABASE = ("assets.static", "assets.favicon", "health.healthz")
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -146,14 +148,24 @@ def _house() -> House:
     return house
 
 
+class _Thread(threading.local):
+    """Until when the connection of this thread is kept; None: there is none, or a test holds its own."""
+
+    until: float | None = None
+
+
+_thread = _Thread()
+
+
 def open_connection() -> None:
-    """One database connection for the request; a test's own connection is left alone."""
-    if request.endpoint not in WITHOUT_DATABASE:
-        g.opened = db.database.connect(reuse_if_open=True)
+    """A database connection for the request. Opening one costs more than most requests, so it serves a few."""
+    if request.endpoint not in WITHOUT_DATABASE and db.database.connect(reuse_if_open=True):
+        _thread.until = clock.monotonic() + KEEP
 
 
-def close_connection(_error: BaseException | None) -> None:
-    if g.pop("opened", False):
+def close_connection(error: BaseException | None) -> None:
+    if _thread.until is not None and (error or db.database.in_transaction() or clock.monotonic() > _thread.until):
+        _thread.until = None
         db.close()
 
 
