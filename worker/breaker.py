@@ -36,6 +36,10 @@ class Breaker:
         """Open for so long that a person has to look."""
         return self.opened_at is not None and now - self.opened_at >= LONGEST
 
+    def is_due(self, now: int) -> bool:
+        """Whether a probe may leave; a time further ahead than any pause means that the clock was set back."""
+        return self.probe_at <= now or self.probe_at > now + PROBE_UNCLEAR
+
     def probed(self, now: int) -> Breaker:
         """A probe leaves: the next one only after its time, whoever sends it."""
         pause = PROBE_UNCLEAR if UNCLEAR in self.recent[-1:] else PROBE_LINE

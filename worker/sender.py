@@ -148,6 +148,7 @@ class Sender:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._turns = 0
+        self._dealt: dict[int, int] = {}  # channel → messages claimed here so far
         self._next_due = 0.0
 
     # --- life -----------------------------------------------------------------------------------
@@ -316,6 +317,8 @@ class Sender:
         if channel.per_second:
             channel_step = throttle.interval(channel.per_second * 60)
             channel_slot = throttle.anchor(channel.next_slot, channel_step, now_us)
+            if channel_slot < channel.next_slot:
+                db.execute("UPDATE channel SET next_slot = ? WHERE id = ?", [channel_slot, channel_id])
             budget = min(budget, throttle.due(channel_slot, channel_step, now_us))
             if budget == 0:
                 self._next_due = min(self._next_due, clock.monotonic() + (channel_slot - now_us) / 1e6)
@@ -324,8 +327,10 @@ class Sender:
             0 if lane.rest_until > clock.monotonic() else self._demand(plan, lane, slot, now_us)
             for plan, lane, slot in zip(plans, lanes, slots, strict=True)
         ]
+        # Who begins goes round with what was dealt: a count of turns beats in time with the answers.
+        dealt = self._dealt.get(channel_id, 0)
         jobs: list[Job] = []
-        for plan, lane, slot, n in zip(plans, lanes, slots, throttle.share(demands, budget, self._turns), strict=True):
+        for plan, lane, slot, n in zip(plans, lanes, slots, throttle.share(demands, budget, dealt), strict=True):
             if n == 0:
                 continue
             taken = self._claim_rows(plan, lane, n, now_ms)
@@ -333,6 +338,7 @@ class Sender:
                 step = throttle.interval(plan.rate)
                 db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot + step * len(taken), plan.id])
             jobs += taken
+        self._dealt[channel_id] = dealt + len(jobs)
         if jobs:
             self._left(channel, gate, jobs, channel_slot + channel_step * len(jobs) if channel_step else None, now_ms)
         return jobs
@@ -349,7 +355,7 @@ class Sender:
             return Gate(0)
         if open_.is_open:
             busy = any(job.lane.channel_id == channel.id for job in self._in_flight.values())
-            if open_.probe_at > now or busy:
+            if busy or not open_.is_due(now):
                 return Gate(0, "breaker", open_.probe_at)
             return Gate(min(free, 1), probe=True)
         if channel.per_day:
@@ -385,7 +391,12 @@ class Sender:
         now = clock.monotonic()
         watched = now - lane.watched < throttle.CREDIT / 1e6 * 2
         lane.watched = now
-        return throttle.anchor(plan.next_slot, throttle.interval(plan.rate), now_us, throttle.CREDIT if watched else 0)
+        credit = throttle.CREDIT if watched else 0
+        slot = throttle.anchor(plan.next_slot, throttle.interval(plan.rate), now_us, credit)
+        if slot < plan.next_slot:
+            # The clock was set back. Kept, or the slot would stay one step ahead of every look at it.
+            db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot, plan.id])
+        return slot
 
     def _demand(self, plan: Plan, lane: Lane, slot: int, now_us: int) -> int:
         step = throttle.interval(plan.rate)

@@ -55,7 +55,10 @@ class Server:
         assert self.process is not None
         found = {}
         for pid in children_of(self.process.pid):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            except FileNotFoundError:
+                continue  # it has just died
             found["sandbox" if "sandbox" in words else "worker"] = pid
         return found
 

@@ -61,3 +61,9 @@ def test_after_half_an_hour_a_person_has_to_look() -> None:
     opened = Breaker().after(plain(UNCLEAR * 5), NOW)
     assert not opened.is_hopeless(NOW + 29 * clock.MINUTE) and opened.is_hopeless(NOW + 30 * clock.MINUTE)
     assert not Breaker().is_hopeless(NOW)
+
+
+def test_a_clock_that_was_set_back_does_not_put_the_probe_off() -> None:
+    opened = Breaker().after(plain(UNCLEAR * 5), NOW)
+    assert not opened.is_due(NOW) and opened.is_due(NOW + breaker.PROBE_UNCLEAR)
+    assert opened.is_due(NOW - 2 * clock.HOUR)

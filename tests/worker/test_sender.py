@@ -378,3 +378,15 @@ def test_a_daily_limit_holds_the_rest_and_says_until_when(
     sending.wake()
     until(broadcast, waits_for("daily_limit"))
     assert until(broadcast, lambda _fresh, numbers: numbers["sent"] == 60)["queued"] == 40
+
+
+def test_a_clock_that_was_set_back_stalls_nothing(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    broadcast = running(settings, sms, 30, rate=6_000)
+    ahead = (clock.now() + 2 * clock.HOUR) * 1_000
+    with db.write():
+        Broadcast.update(next_slot=ahead).where(Broadcast.id == broadcast.id).execute()
+        Channel.update(next_slot=ahead, per_second=100).where(Channel.id == sms.id).execute()
+    sending.wake()
+    assert until(broadcast, finished)["sent"] == 30

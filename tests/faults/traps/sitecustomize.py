@@ -1,13 +1,19 @@
-"""Loaded by the interpreter of a test's worker: kills it at a named point, once."""
+"""Loaded by the interpreters of a test's product: kills the worker at a named point, once; sets its clock wrong.
+
+The usual library for wrong clocks does not understand how Python's threads wait, so the wall clock is
+set wrong here; the monotonic one goes on, as it does when a machine's time is corrected.
+"""
 
 import importlib.abc
 import os
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+SHIFT = int(os.environ.get("CLOCK_SHIFT", "0"))  # seconds
 POINT, AFTER = os.environ.get("TRAP", ""), int(os.environ.get("TRAP_AFTER", "0"))
 
 
@@ -63,6 +69,11 @@ class _Finder(importlib.abc.MetaPathFinder):
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
+
+if SHIFT:
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() + SHIFT
+    time.time_ns = lambda: now_ns() + SHIFT * 1_000_000_000
 
 if POINT:
     sys.meta_path.insert(0, _Finder())
