@@ -11,7 +11,7 @@ from tests.product import Product, wait
 from worker import db
 from worker.models import Broadcast
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
 @pytest.fixture

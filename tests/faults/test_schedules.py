@@ -230,7 +230,7 @@ def play(schema: Path, schedules: int) -> None:
 
 
 def test_f49_a_few_schedules(schema_file: Path) -> None:
-    play(schema_file, 12)
+    play(schema_file, 6)
 
 
 @pytest.mark.long

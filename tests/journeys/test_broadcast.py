@@ -77,12 +77,12 @@ def test_five_thousand_rows_in_two_encodings_reach_everybody_they_should(caller:
 
 def test_failures_of_the_sandbox_have_their_causes(caller: Caller) -> None:
     number = caller.draft("sandbox_sms", text="Hi")
-    caller.upload(number, "".join(f"+790000010{n:02d}\n" for n in range(1, 11) if n != 6).encode())
+    caller.upload(number, "".join(f"+790000010{n:02d}\n" for n in range(1, 11) if n not in (5, 6)).encode())
     caller.press(number, "start")
     caller.finished(number, 60)
     wait(lambda: caller.numbers(number)["sent"] == 0, 30)
     found = {m["phone"]: m for m in caller.call("GET", f"/broadcasts/{number}/messages")["items"]}
-    assert len(found) == 9  # the one that never answers would take half a minute
+    assert len(found) == 8  # the slow one and the one that never answers would take half a minute
     for n, status in SPECIAL.items():
         message = found[f"+790000010{n:02d}"]
         assert message["status"] == status and message["cause"]["text"] and message["cause"]["advice"]
