@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from typing import Any
 
 from waitress.server import create_server
 
-from webapp import create_app
+from webapp import create_app, loop
 from worker import channels, db, locks, migrations, people
 from worker.providers import sandbox_address
 from worker.settings import Settings
 
 THREADS = 16
+# Every open tab keeps one; 1,024 open files are what a process usually may have.
+CONNECTIONS = 900
 # Above Flask's own limit, so that a file which is too large is usually answered by a readable page;
 # beyond this one the connection is cut.
 BODY_MAX = 32 * 1024 * 1024
@@ -132,13 +135,14 @@ def listen(settings: Settings) -> Any:
     """A waitress server on the wanted address. Raises ServeError when the port is taken."""
     app = create_app(settings)
     try:
-        return create_server(
+        server = create_server(
             app,
             host=settings.host,
             port=settings.port,
             threads=THREADS,
             ident=None,
             channel_timeout=60,
+            connection_limit=CONNECTIONS,
             max_request_body_size=BODY_MAX,
             expose_tracebacks=False,
             # Whom to believe is decided in one place: ProxyFix, by MOLVA_TRUSTED_PROXIES.
@@ -148,6 +152,9 @@ def listen(settings: Settings) -> Any:
         raise ServeError(
             f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another port with --port."
         ) from error
+    if hasattr(select, "poll"):
+        server.asyncore = loop
+    return server
 
 
 @contextlib.contextmanager
