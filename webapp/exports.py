@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from flask import Response, stream_with_context
@@ -17,25 +19,32 @@ def delimiter(language: str) -> str:
     return ";" if language == "ru" else ","
 
 
+def _because(code: str, text: str | None) -> str:
+    found = sentences.cause(code, text)
+    return reports.safe_cell(found["text"]) if found else ""
+
+
 def report_csv(broadcast: Broadcast, run: int | None, language: str) -> Response:
     """Every message of the run (None: of all) with its original columns."""
 
-    def rows() -> Iterator[list[str]]:
+    def rows() -> Iterator[list[Any]]:
         with db.connection():
             zone = ZoneInfo(broadcast.timezone)
             _, columns = reports.export_columns(broadcast, run)
             yield [*reports.FIXED, *(reports.safe_cell(name) for name in columns)]
+            # The same few causes and files come again and again.
+            because = functools.lru_cache(1_000)(_because)
+            safe = functools.lru_cache(1_000)(reports.safe_cell)
             for row, name, cells in reports.export(broadcast, run):
-                because = sentences.cause(row.cause, row.cause_text)
                 yield [
                     row.phone,
                     row.status,
                     row.cause or "",
-                    reports.safe_cell(because["text"]) if because else "",
+                    because(row.cause, row.cause_text) if row.cause else "",
                     reports.safe_cell(row.provider_id or ""),
-                    str(row.run),
-                    reports.safe_cell(name),
-                    str(row.line),
+                    row.run,
+                    safe(name),
+                    row.line,
                     *(
                         reports.local(at, zone)
                         for at in (row.sent_at, row.delivered_at, row.read_at, row.undelivered_at)
@@ -73,7 +82,7 @@ def csv_file(data: bytes, name: str) -> Response:
     return Response(data, mimetype="text/csv", headers={"Content-Disposition": f"attachment; filename={name}"})
 
 
-def _csv(rows: Iterator[list[str]], name: str, language: str) -> Response:
+def _csv(rows: Iterator[list[Any]], name: str, language: str) -> Response:
     response = Response(stream_with_context(reports.csv_lines(rows, delimiter(language))), mimetype="text/csv")
     response.headers["Content-Disposition"] = f"attachment; filename={name}"
     return response

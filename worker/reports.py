@@ -7,10 +7,12 @@ the one the unique index (file, run, line) gives for nothing at any size.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any, NamedTuple
 
 from worker import clock, db
@@ -321,6 +323,14 @@ def csv_lines(rows: Iterator[Sequence[Any]], delimiter: str) -> Iterator[bytes]:
         yield buffer.getvalue().encode()
 
 
-def local(ms: int | None, zone: Any) -> str:
+_SECONDS = [f"{second:02d}" for second in range(60)]
+
+
+@functools.lru_cache(10_000)
+def _minute(number: int, zone: tzinfo) -> str:
+    return clock.utc(number * clock.MINUTE).astimezone(zone).strftime("%Y-%m-%d %H:%M:")
+
+
+def local(ms: int | None, zone: tzinfo) -> str:
     """A time of an export: local date and time to the second, empty when there is none."""
-    return "" if ms is None else clock.utc(ms).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+    return "" if ms is None else _minute(ms // clock.MINUTE, zone) + _SECONDS[ms // clock.SECOND % 60]
