@@ -367,6 +367,7 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
 WAITS = {
     "disk": "the disk is full",
     "worker": "the worker is not running",
+    "locked": "another program keeps the database locked",
     "channel": "its channel is out of use",
     "stuck": "nothing is being sent, and the cause is not known: look at the log",
     "provider_asked": "the provider asks to wait",

@@ -178,6 +178,7 @@ def waiting(found: Facts | None) -> str:
         "channel": lambda: _("Nothing is being sent: the channel is out of use"),
         "worker": lambda: _("Nothing is being sent: the worker is not running"),
         "disk": lambda: _("Nothing is being sent: the disk is full"),
+        "locked": lambda: _("Nothing is being sent: another program keeps the database locked"),
         "stuck": lambda: _("Nothing is being sent, and the cause is not known"),
     }
     code = str(found["code"])
@@ -190,9 +191,23 @@ def waiting_advice(found: Facts | None) -> str:
         "channel": _("Check the connection of the channel and switch it on"),
         "worker": _("Start Molva again on the server. Nothing is lost, sending goes on by itself"),
         "disk": _("Free some space on the server's disk. Nothing is lost, sending goes on by itself"),
+        "locked": _(
+            "Close whatever has the data folder open: a database viewer, a copy, an antivirus. Nothing is lost"
+        ),
         "stuck": _("Look at what “molva doctor” says on the server, and at the log"),
     }
     return str(known.get(str(found["code"]), "")) if found else ""
+
+
+def hint(code: str) -> str:
+    """What is likely true of an uncertain message, as `worker.reports.hint` found it."""
+    known = {
+        "wait": _("A report may still come and settle it. Wait a quarter of an hour before you decide"),
+        "not_sent": _("Probably not sent: others of those minutes have their reports, this one has none"),
+        "unknown": _("There is no way to know yet. Such a message has nearly always arrived"),
+        "silent": _("No report will come any more. Such a message has nearly always arrived"),
+    }
+    return str(known[code])
 
 
 def late_start(due: int | None, begun: int | None) -> str:

@@ -18,7 +18,7 @@ from peewee import SQL, NodeList, fn
 from worker import audit, channels, clock, counters, db, rendering
 from worker.models import Broadcast, Channel, RecipientFile, Run
 from worker.settings import Settings
-from worker.states import BROADCAST, MESSAGE_STATUSES, PENDING, allowed, sql_list
+from worker.states import BROADCAST, MESSAGE_STATUSES, PENDING, REPORT_LIFE, allowed, sql_list
 
 NAME_MAX = 200
 TEXT_MAX = 2000
@@ -505,7 +505,7 @@ def is_completed(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: 
     """A finished broadcast is completed when no report can still change it, after 72 hours at most."""
     if broadcast.state != "finished":
         return False
-    expired = finished_at is not None and clock.now() - finished_at > 72 * clock.HOUR
+    expired = finished_at is not None and clock.now() - finished_at > REPORT_LIFE
     return expired or numbers["sent"] + numbers["held"] == 0
 
 

@@ -7,6 +7,7 @@ our own threads queue up in order instead of sleeping in SQLite's busy handler.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import os
@@ -78,6 +79,20 @@ def write() -> Iterator[None]:
     """One durable write transaction: committed and synced when the block ends, undone if it raises."""
     with _write_lock, connection(), database.atomic():
         yield
+
+
+def is_locked(patience: float = 0.3) -> bool:
+    """Whether something keeps the write lock for longer than `patience` seconds: another program, or a hanging worker.
+
+    Looks from a connection of its own, so it may be asked while this process writes.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(str(database.database), patience, isolation_level=None)) as probe:
+            probe.execute("BEGIN IMMEDIATE")
+            probe.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        return trouble(error) is Trouble.BUSY
+    return False
 
 
 def close() -> None:

@@ -16,12 +16,11 @@ from worker.models import Broadcast, Callback, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.providers.base import InboundMessage, RawCallback, StatusUpdate
 from worker.settings import Settings
-from worker.states import BROADCAST, move
+from worker.states import BROADCAST, REPORT_LIFE, move
 
 log = logging.getLogger("molva.delivery")
 
 BATCH = 200
-ORPHAN_LIFE = 72 * clock.HOUR
 ALIVE = 10 * clock.SECOND
 STEP = 1_000
 PROOFS = ("sent", "delivered", "read")
@@ -263,7 +262,7 @@ def join_orphans(limit: int = 500) -> int:
         " (SELECT 1 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
         " WHERE m.id = CAST(d.token AS INTEGER) AND m.token = d.token AND b.channel_id = d.channel_id))"
         " ORDER BY d.id LIMIT ?",
-        [clock.now() - ORPHAN_LIFE, limit],
+        [clock.now() - REPORT_LIFE, limit],
     )
     if not found:
         return 0
@@ -294,7 +293,7 @@ def forget_orphans(limit: int = 5_000) -> int:
         gone = db.execute(
             "DELETE FROM delivery_report WHERE received_at < ? AND id IN"
             " (SELECT id FROM delivery_report WHERE message_id IS NULL ORDER BY id LIMIT ?)",
-            [clock.now() - ORPHAN_LIFE, limit],
+            [clock.now() - REPORT_LIFE, limit],
         )
     return int(gone.rowcount)
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from worker import clock, db
 from worker.models import PROBLEMS, Broadcast, RecipientFile, Run
-from worker.states import MESSAGE_STATUSES
+from worker.states import MESSAGE_STATUSES, REPORT_LIFE
 
 PAGE = 50
 PAGE_MAX = 500
@@ -219,6 +219,32 @@ def story(message_id: int) -> list[Event]:
             if at is not None:
                 events.append(Event(at, "own", code, None, row.provider_id if code == "sent" else None))
     return sorted(events, key=lambda event: event.at)
+
+
+PATIENCE = 15 * clock.MINUTE  # a report of a message that left comes within this time, or hardly ever
+AROUND = 150 * clock.SECOND  # messages that left so near in time tell how well the channel reports
+NEIGHBOURS = 200
+HEALTHY = 0.95
+
+
+def hint(row: Row) -> str:
+    """What is likely true of an uncertain message: wait, not_sent, unknown or silent.
+
+    Silence proves nothing by itself. It does when nearly all that left within the same five minutes
+    have a report and this one, a quarter of an hour later, has none.
+    """
+    now, at = clock.now(), row.sending_at
+    if at is None or now - at < PATIENCE:
+        return "wait"
+    answered = db.rows(
+        "SELECT EXISTS (SELECT 1 FROM delivery_report d WHERE d.message_id = m.id) FROM message m"
+        " WHERE m.id BETWEEN ? AND ? AND m.file_id = ? AND m.run = ? AND m.provider_id IS NOT NULL"
+        " AND m.sending_at BETWEEN ? AND ? LIMIT ?",
+        [row.id - NEIGHBOURS, row.id + NEIGHBOURS, row.file_id, row.run, at - AROUND, at + AROUND, NEIGHBOURS],
+    )
+    if answered and sum(found for (found,) in answered) >= HEALTHY * len(answered):
+        return "not_sent"
+    return "silent" if now - at > REPORT_LIFE else "unknown"
 
 
 def cause_groups(broadcast: Broadcast, run: int | None) -> list[tuple[str, str, int]]:

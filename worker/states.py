@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from worker import clock
+
 
 class Step(NamedTuple):
     """One action: the states it may begin from and the state it ends in."""
@@ -70,6 +72,7 @@ MESSAGE: dict[str, Step] = {
 PENDING = ("queued", "sending")
 # Statuses that can still change by a delivery report.
 AWAITING = ("sent", "held")
+REPORT_LIFE = 72 * clock.HOUR  # how long a delivery report is waited for
 # Statuses that the provider has taken over: what "already sent" means in a dialog.
 TAKEN = ("sent", "held", "delivered", "read", "undelivered", "uncertain", "sending")
 

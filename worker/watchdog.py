@@ -15,14 +15,15 @@ SILENT = 10 * clock.SECOND  # a broadcast that should move and has not for so lo
 DISK_MIN = 8 * 1024 * 1024  # bytes; below that the database can no longer be trusted to commit
 SLOW = 5 * clock.SECOND  # a wait for the rate that is worth telling
 # What does not pass by itself: somebody must do something.
-NEEDS_A_PERSON = ("disk", "worker", "channel", "stuck")
+NEEDS_A_PERSON = ("disk", "worker", "locked", "channel", "stuck")
 
 
 def why(broadcast: Broadcast) -> dict[str, Any] | None:
     """{"code", "until"? (ms)}: why a running broadcast waits; None while it moves, and when it does not run.
 
-    disk, worker (none runs), then what the sender wrote (provider_asked, breaker, daily_limit, rate, retry,
-    file_checking, channel), then what is seen from outside: provider_slow, copying, stuck. Cheap enough to poll.
+    disk, worker (none runs) or locked (it lives, and cannot write), then what the sender wrote
+    (provider_asked, breaker, daily_limit, rate, retry, file_checking, channel), then what is seen from
+    outside: provider_slow, copying, stuck. Cheap enough to poll.
     """
     if broadcast.state != "running":
         return None
@@ -30,7 +31,9 @@ def why(broadcast: Broadcast) -> dict[str, Any] | None:
     if free_space() < DISK_MIN:
         return {"code": "disk"}
     if not delivery.worker_alive():
-        return {"code": "stuck" if _is_held() else "worker"}
+        if not _is_held():
+            return {"code": "worker"}
+        return {"code": "locked" if db.is_locked() else "stuck"}
     now = clock.now()
     said: dict[str, Any] | None = broadcast.waiting
     if said is not None and _still_true(broadcast, said, now):

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from tests import make
-from worker import db, reports
+from tests.conftest import Clock
+from worker import clock, db, reports
+from worker.models import DeliveryReport, Message
 from worker.settings import Settings
 
 
@@ -52,3 +54,32 @@ def test_a_page_begins_where_the_last_one_ended(plans: list[str]) -> None:
     rest = reports.messages(file.broadcast, reports.Filter(run=1), first.next or "", limit=3)
     assert [row.line for row in (*first.items, *rest.items)] == [2, 3, 4, 5, 6]
     assert all("INDEX message_file_id_run_line" in plan for plan in plans)
+
+
+@pytest.mark.parametrize(
+    ("age", "reported", "expected"),
+    [
+        (14 * clock.MINUTE, 20, "wait"),
+        (16 * clock.MINUTE, 20, "not_sent"),
+        (16 * clock.MINUTE, 19, "not_sent"),  # 95 % is healthy
+        (16 * clock.MINUTE, 18, "unknown"),
+        (71 * clock.HOUR, 0, "unknown"),
+        (73 * clock.HOUR, 0, "silent"),
+        (73 * clock.HOUR, 20, "not_sent"),
+    ],
+)
+def test_an_uncertain_message_comes_with_what_is_likely_true(
+    database: Settings, frozen: Clock, age: int, reported: int, expected: str
+) -> None:
+    file, at = make.file(make.broadcast()), frozen.ms - age
+    neighbours = make.messages(file, *["sent"] * 20, sending_at=at + clock.MINUTE, provider_id="w")
+    make.messages(file, *["sent"] * 20, sending_at=at + clock.HOUR, provider_id="w")  # another time tells nothing
+    for message in neighbours[:reported]:
+        DeliveryReport.create(
+            channel_id=1, message_id=message.id, status="delivered", at=at, received_at=at, dedupe=str(message.id)
+        )
+    (lost,) = make.messages(file, "uncertain", sending_at=at)
+    row = reports.message(lost.id)
+    assert row is not None and reports.hint(row) == expected
+    Message.delete().where(Message.id != lost.id).execute()
+    assert reports.hint(row) in ("wait", "unknown", "silent")  # alone, it tells nothing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -60,6 +62,9 @@ def test_a_worker_that_lives_but_cannot_write_is_not_called_dead(
     assert held is not None
     frozen.tick(seconds=20)
     assert watchdog.why(broadcast) == {"code": "stuck"}
+    with closing(sqlite3.connect(settings.database_path, isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        assert watchdog.why(broadcast) == {"code": "locked"}
     held.close()
     assert watchdog.why(broadcast) == {"code": "worker"}
 

@@ -106,6 +106,7 @@ def _story(number: int, message_id: int) -> dict[str, Any]:
         "item": item,
         "file": file,
         "cause": sentences.cause(item.cause, item.cause_text),
+        "hint": sentences.hint(use.hint(item)) if item.status == "uncertain" else "",
         "events": [(event.at, sentences.event(event)) for event in use.story(message_id)],
         "cells": use.cells(file, item),
     }
