@@ -17,6 +17,10 @@ from worker.models import User
 from worker.settings import Settings
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="play the faults of this seed again; a failed test shows its own")
+
+
 class Clock:
     """Time that stands still until a test moves it. Milliseconds since the epoch, as in the tables."""
 

@@ -29,18 +29,22 @@ class Product:
         self.url = ""
         self.code = ""  # the one-time code of the first run
 
-    def start(self) -> None:
+    def part(self, name: str) -> subprocess.Popen[str]:
+        """`molva NAME` on the data folder, in a process group of its own; whoever starts it ends it."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")} | self.environment
-        port = str(self.settings.port)
+        address = ["--port", str(self.settings.port)] if name in ("serve", "web") else []
         with self.log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "webapp", "serve", "--data", str(self.settings.data), "--port", port],
-                stdout=subprocess.PIPE,
+            return subprocess.Popen(
+                [sys.executable, "-m", "webapp", name, "--data", str(self.settings.data), *address],
+                stdout=subprocess.PIPE if name == "serve" else subprocess.DEVNULL,
                 stderr=errors,
                 text=True,
                 start_new_session=True,
                 env=environment,
             )
+
+    def start(self) -> None:
+        self.process = self.part("serve")
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if found := re.fullmatch(r"\s*((?:[0-9A-Z]{4}-){3}[0-9A-Z]{4})\s*", line):

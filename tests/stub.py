@@ -1,12 +1,19 @@
 """A provider in a process of its own: it speaks the Cloud API's send call, and its log is the truth.
 
-`python -m tests.stub --log FILE` prints the address it listens on. Every message that it accepts stands
-in the log, synced, before anything is answered. What goes wrong is set by POST /_control:
+`python -m tests.stub --log FILE` prints the address it listens on. It decides when it has read a request,
+whoever hangs up meanwhile: every message that it accepts stands in the log, synced, before anything is
+answered, and every refusal as well. What goes wrong is set by POST /_control:
 
     {"rules": [{"fault": "accept_500", "share": 0.02}, {"fault": "refuse_429", "after": 100, "count": 1}],
-     "delay": [0.02, 0.1], "callbacks": {"url": …, "secret": …, "statuses": ["sent", "delivered"], …}}
+     "delay": [0.02, 0.1], "callbacks": {"url": …, "secret": …, "statuses": ["sent", "delivered"], …},
+     "report_all": true}
 
-The first rule that fits a request decides; without one it is accepted.
+The first rule that fits a request decides; without one it is accepted. Faults by name:
+
+    accepted, then no proper answer   accept_500 accept_hang accept_reset garbage html empty huge
+    accepted and answered, but        slow (seconds) · close_after (seconds): the idle connection is closed
+    not accepted                      refuse_401 refuse_429 (retry_after) refuse_500 refuse:CODE redirect
+                                      hang reset · close_unread: gone before a byte of the request is read
 """
 
 from __future__ import annotations
@@ -21,11 +28,13 @@ import random
 import signal
 import ssl
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-# fault → (does the log get it, status of the answer, body); the body None: no answer at all
+# fault → (status of the answer, body)
 REFUSALS = {
     "refuse_500": (500, {"error": {"message": "unavailable"}}),
     "refuse_401": (401, {"error": {"code": 190, "message": "Error validating access token"}}),
@@ -35,8 +44,17 @@ REFUSALS = {
 HUGE = 50 * 1024 * 1024
 
 
+class Reply(NamedTuple):
+    """One answer; `close_after`: seconds until the connection that carried it is closed."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = {}
+    close_after: float | None = None
+
+
 class Rule:
-    """One fault: for these numbers, for a share of the requests, after so many, so many times."""
+    """One fault: for these numbers or this account, for a share of the requests, after so many, so many times."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.fault: str = given["fault"]
@@ -44,8 +62,10 @@ class Rule:
         self.left = int(given.get("count", 10**12))
         self.numbers = set(given.get("numbers", ()))
 
-    def fits(self, phone: str, seen: int, chance: random.Random) -> bool:
+    def fits(self, account: str, phone: str, seen: int, chance: random.Random) -> bool:
         if self.left <= 0 or seen < int(self.given.get("after", 0)):
+            return False
+        if account != self.given.get("account", account):
             return False
         if self.numbers and phone not in self.numbers:
             return False
@@ -65,9 +85,14 @@ class Log:
         self._waiting: list[asyncio.Future[None]] = []
         self._busy = False
 
-    async def accepted(self, **facts: Any) -> None:
+    def note(self, kind: str, **facts: Any) -> None:
+        """One more line, written with the next of those that are synced."""
         now = {"mono": round(time.monotonic(), 6), "at": round(time.time(), 6)}
-        self._lines.append(json.dumps({"kind": "accepted", **now, **facts}).encode() + b"\n")
+        self._lines.append(json.dumps({"kind": kind, **now, **facts}).encode() + b"\n")
+
+    async def accepted(self, **facts: Any) -> None:
+        """A message is taken over; returns when that is on the disk."""
+        self.note("accepted", **facts)
         if not self._sync:
             if len(self._lines) >= 500:
                 self.flush()
@@ -105,9 +130,13 @@ class Provider:
         self.callbacks: dict[str, Any] = {}
         self.seen = 0
         self.taken = 0
-        self.requests: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.waiting = 0  # answers that take their time
+        self.accepted: list[tuple[str, str, str, str]] = []  # (account, id, token, phone)
+        self.injected: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()  # reports
+        self._lines: set[asyncio.Task[None]] = set()  # connections
         self._posts = asyncio.Semaphore(32)
+        self.answers: Counter[str] = Counter()  # what was answered to callbacks: "200", "forged 403" …
 
     def control(self, given: dict[str, Any]) -> dict[str, Any]:
         if "rules" in given:
@@ -117,43 +146,85 @@ class Provider:
             self.delay = tuple(given["delay"])
         if "callbacks" in given:
             self.callbacks = given["callbacks"]
-        return {"taken": self.taken, "seen": self.seen, "callbacks_open": len(self._tasks)}
+        if given.get("report_all"):
+            for one in self.accepted:
+                self._report(*one)
+        return {
+            "taken": self.taken,
+            "seen": self.seen,
+            "injected": dict(self.injected),
+            "waiting": self.waiting,
+            "callbacks_open": len(self._tasks),
+            "callback_answers": dict(self.answers),
+        }
 
-    async def send(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]] | None:
-        """The answer to one send call; None: the connection breaks without one."""
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to the task of a connection for as long as it runs."""
+        self._lines.add(task)
+        task.add_done_callback(self._lines.discard)
+
+    def drops_connection(self) -> bool:
+        """Whether this new connection is closed before anything is read from it."""
+        for rule in self.rules:
+            if rule.fault == "close_unread" and rule.fits("", "", self.seen, self.chance):
+                self.injected[rule.fault] += 1
+                return True
+        return False
+
+    async def send(self, account: str, body: bytes) -> Reply | None:
+        """The answer to one send call of a sending account; None: the connection breaks without one."""
         given = json.loads(body)
         phone, token = given["to"], given.get("biz_opaque_callback_data", "")
         self.seen += 1
-        rule = next((r for r in self.rules if r.fits(phone, self.seen, self.chance)), None)
+        sending = (rule for rule in self.rules if rule.fault != "close_unread")
+        rule = next((r for r in sending if r.fits(account, phone, self.seen, self.chance)), None)
         fault = rule.fault if rule else ""
+        if rule is not None:
+            self.injected[fault] += 1
+        facts = {"account": account, "phone": phone, "token": token, "fault": fault}
+        answer = self._refusal(fault, rule)
+        if answer is not None or fault in ("hang", "reset"):
+            self.log.note("refused", **facts)
+            self.log.flush()
+            await self._take_time()
+            if fault == "hang":
+                await asyncio.sleep(3_600)
+            return answer
+        identity = f"wamid.{self.taken}.{token}"
+        self.taken += 1
+        self.accepted.append((account, identity, token, phone))
+        early = bool(self.callbacks.get("before_answer"))
+        reports = self._report(account, identity, token, phone) if early else None
+        await self.log.accepted(**facts, id=identity, text=_said(given))
+        if self.callbacks and not early:
+            self._report(account, identity, token, phone)
+        await self._take_time()
+        if reports is not None:
+            await reports  # all that will ever be reported was on its way before the answer
+        return await self._answer(identity, fault, rule)
+
+    async def _take_time(self) -> None:
         low, high = self.delay
         if high:
+            self.waiting += 1
             await asyncio.sleep(self.chance.uniform(low, high))
+            self.waiting -= 1
+
+    def _refusal(self, fault: str, rule: Rule | None) -> Reply | None:
         if fault in REFUSALS:
             status, answer = REFUSALS[fault]
             extra = {"Retry-After": str(rule.given.get("retry_after", 1))} if fault == "refuse_429" and rule else {}
             extra |= {"Location": "http://127.0.0.1:9/elsewhere"} if fault == "redirect" else {}
-            return status, json.dumps(answer).encode(), extra
+            return Reply(status, json.dumps(answer).encode(), extra)
         if fault.startswith("refuse:"):
             code = int(fault.partition(":")[2])
-            return 400, json.dumps({"error": {"code": code, "message": f"refused with {code}"}}).encode(), {}
-        if fault == "reset":
-            return None
-        identity = f"wamid.{self.taken}.{token}"
-        self.taken += 1
-        text = hashlib.sha256(json.dumps(given.get("template") or given.get("text")).encode()).hexdigest()[:12]
-        if self.callbacks.get("before_answer"):
-            self._report(identity, token, phone)
-            await asyncio.sleep(self.chance.uniform(0.0, 0.05))
-        await self.log.accepted(phone=phone, token=token, id=identity, text=text, fault=fault)
-        if self.callbacks and not self.callbacks.get("before_answer"):
-            self._report(identity, token, phone)
-        return await self._answer(identity, fault, rule)
+            return Reply(400, json.dumps({"error": {"code": code, "message": f"refused with {code}"}}).encode())
+        return None
 
-    async def _answer(self, identity: str, fault: str, rule: Rule | None) -> tuple[int, bytes, dict[str, str]] | None:
+    async def _answer(self, identity: str, fault: str, rule: Rule | None) -> Reply | None:
         good = json.dumps({"messaging_product": "whatsapp", "messages": [{"id": identity}]}).encode()
         if fault == "accept_500":
-            return 500, b'{"error": {"message": "internal"}}', {}
+            return Reply(500, b'{"error": {"message": "internal"}}')
         if fault == "accept_hang":
             await asyncio.sleep(3_600)
         if fault in ("accept_hang", "accept_reset"):
@@ -161,17 +232,19 @@ class Provider:
         if fault == "slow" and rule is not None:
             await asyncio.sleep(float(rule.given.get("seconds", 1.5)))
         if fault == "huge":
-            return 200, b" " * HUGE, {}
+            return Reply(200, b" " * HUGE)
         bodies = {"garbage": good[: len(good) // 2], "html": b"<html>ok</html>", "empty": b""}
-        return 200, bodies.get(fault, good), {}
+        close = float(rule.given.get("seconds", 0.0)) if fault == "close_after" and rule is not None else None
+        return Reply(200, bodies.get(fault, good), close_after=close)
 
-    def _report(self, identity: str, token: str, phone: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._deliver(identity, token, phone))
+    def _report(self, account: str, identity: str, token: str, phone: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._deliver(account, identity, token, phone))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _deliver(self, identity: str, token: str, phone: str) -> None:
-        """The delivery reports of one message: each repeated, in disorder if so wished."""
+    async def _deliver(self, account: str, identity: str, token: str, phone: str) -> None:
+        """The delivery reports of one message: each repeated, in disorder, late, forged, among strangers' if so wished."""
         plan = self.callbacks
         statuses = [s for s in plan.get("statuses", ("sent", "delivered")) for _ in range(plan.get("repeat", 1))]
         if plan.get("shuffle"):
@@ -180,23 +253,28 @@ class Provider:
         for status in statuses:
             low, high = plan.get("delay", (0.0, 0.05))
             await asyncio.sleep(self.chance.uniform(low, high))
-            at = now + {"sent": 0, "delivered": 1, "read": 2, "failed": 1}[status]
-            item: dict[str, Any] = {"id": identity, "status": status, "timestamp": str(at), "recipient_id": phone[1:]}
-            if token:
-                item["biz_opaque_callback_data"] = token
-            if status == "failed":
-                item["errors"] = [{"code": 131026, "title": "undeliverable"}]
-            await self._post(item)
+            item = _status(identity, status, now + TIMES[status], phone, token)
+            if plan.get("forged"):
+                # What an attacker would like to have believed, under a signature of their own.
+                forged = [_status(identity, "failed", now, phone, token)]
+                await self._post(account, forged, "no secret of ours", once=True)
+            strangers = [
+                _status(f"wamid.stranger.{n}.{identity}", status, now, phone, "")
+                for n in range(plan.get("strangers", 0))
+            ]
+            await self._post(account, [*strangers[::2], item, *strangers[1::2]], plan["secret"])
 
-    async def _post(self, item: dict[str, Any]) -> None:
-        value = {"messaging_product": "whatsapp", "metadata": {"phone_number_id": "1001"}, "statuses": [item]}
+    async def _post(self, account: str, items: list[dict[str, Any]], secret: str, once: bool = False) -> None:
+        value = {"messaging_product": "whatsapp", "metadata": {"phone_number_id": account}, "statuses": items}
         entry = [{"id": "2001", "changes": [{"field": "messages", "value": value}]}]
         body = json.dumps({"object": "whatsapp_business_account", "entry": entry}).encode()
-        sign = hmac.new(self.callbacks["secret"].encode(), body, hashlib.sha256).hexdigest()
+        sign = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         for pause in (0.2, 0.5, 1, 2, 4, 8, 8, 8, 8, 8):  # until it is taken, as the vendor does for days
             async with self._posts:
-                if await self._once(body, sign) == 200:
-                    return
+                answer = await self._once(body, sign)
+            self.answers[f"forged {answer}" if once else str(answer)] += 1
+            if answer == 200 or (once and answer):
+                return
             await asyncio.sleep(pause)
 
     async def _once(self, body: bytes, sign: str) -> int:
@@ -220,23 +298,45 @@ class Provider:
             writer.close()
 
 
+TIMES = {"sent": 0, "delivered": 1, "read": 2, "failed": 1}  # seconds after the acceptance, by the provider's clock
+
+
+def _said(given: Mapping[str, Any]) -> str:
+    """What the person will read, as far as it differs from person to person."""
+    if "text" in given:
+        return str(given["text"]["body"])
+    parts = [part for component in given["template"].get("components", ()) for part in component["parameters"]]
+    return "|".join(str(part.get("text")) for part in parts)
+
+
+def _status(identity: str, status: str, at: int, phone: str, token: str) -> dict[str, Any]:
+    """One delivery report as it stands on the wire."""
+    item: dict[str, Any] = {"id": identity, "status": status, "timestamp": str(at), "recipient_id": phone[1:]}
+    if token:
+        item["biz_opaque_callback_data"] = token
+    if status == "failed":
+        item["errors"] = [{"code": 131026, "title": "undeliverable"}]
+    return item
+
+
 class Connection(asyncio.Protocol):
     """HTTP/1.1, just enough of it and quick: one request after another on a kept-alive connection."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self._have = b""
-        self._queue: asyncio.Queue[tuple[str, dict[str, str], bytes]] = asyncio.Queue()
-        self._task: asyncio.Task[None] | None = None
+        self._queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        if self.provider.drops_connection():
+            transport.abort()
+            return
+        self.provider.keep(asyncio.get_running_loop().create_task(self._run()))
 
     def connection_lost(self, _error: Exception | None) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        self._queue.put_nowait(("", b""))  # what was read before is still decided on
 
     def data_received(self, data: bytes) -> None:
         self._have += data
@@ -249,29 +349,35 @@ class Connection(asyncio.Protocol):
                 return
             body = self._have[end + 4 : end + 4 + length]
             self._have = self._have[end + 4 + length :]
-            self._queue.put_nowait((lines[0], headers, body))
+            self._queue.put_nowait((lines[0], body))
 
     async def _run(self) -> None:
         while True:
-            line, headers, body = await self._queue.get()
-            answer = await self._reply(line, headers, body)
+            line, body = await self._queue.get()
+            if not line:
+                return
+            answer = await self._reply(line, body)
+            if self._transport.is_closing():
+                continue
             if answer is None:
                 self._transport.abort()
                 return
-            status, content, extra = answer
-            more = "".join(f"{name}: {value}\r\n" for name, value in extra.items())
+            more = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
             head = (
-                f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n{more}\r\n"
+                f"HTTP/1.1 {answer.status} X\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(answer.body)}\r\n{more}\r\n"
             )
-            self._transport.write(head.encode() + content)
+            self._transport.write(head.encode() + answer.body)
+            if answer.close_after is not None:
+                asyncio.get_running_loop().call_later(answer.close_after, self._transport.close)
 
-    async def _reply(self, line: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]] | None:
+    async def _reply(self, line: str, body: bytes) -> Reply | None:
         method, target, _version = line.split(" ", 2)
         if target == "/_control":
-            return 200, json.dumps(self.provider.control(json.loads(body or b"{}"))).encode(), {}
+            return Reply(200, json.dumps(self.provider.control(json.loads(body or b"{}"))).encode())
         if method == "POST":
-            return await self.provider.send(body, headers)
-        return 200, json.dumps({"data": []}).encode(), {}
+            return await self.provider.send(target.split("/")[-2], body)
+        return Reply(200, json.dumps({"data": []}).encode())
 
 
 async def serve(arguments: argparse.Namespace) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import tempfile
 import threading
@@ -13,11 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from tests import tls
 from tests.faults.world import World, phone
 from worker import broadcasts, db, tasks
 from worker.models import Broadcast
@@ -28,40 +22,16 @@ LATENCY = 0.1
 
 
 @contextmanager
-def world(tls: bool = False, connections: int = CONNECTIONS, **environment: str) -> Iterator[World]:
+def world(secure: bool = False, connections: int = CONNECTIONS, **environment: str) -> Iterator[World]:
     """An installation whose channel leads to the stub; answers take LATENCY seconds."""
     with tempfile.TemporaryDirectory(prefix="molva-bench-") as folder:
-        certificate = _certificate(Path(folder)) if tls else None
+        certificate = tls.certificate(Path(folder)) if secure else None
         found = World(Path(folder), connections, certificate=certificate, **environment)
         found.start()
         with db.connection():
             found.control(delay=[LATENCY, LATENCY])
             yield found
         found.close()
-
-
-def _certificate(folder: Path) -> Path:
-    """A self-signed certificate for 127.0.0.1, with its key in the same file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "stub.pem"
-    plain = serialization.NoEncryption()
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
 
 
 def start(found: World, people: int, broadcasts_at_once: int = 2) -> list[Broadcast]:

@@ -8,9 +8,9 @@ from tests.bench.common import Result, apart
 BAR = 1_000
 
 
-def product(tls: bool, seconds: int) -> float:
+def product(secure: bool, seconds: int) -> float:
     people = 1_150 * seconds
-    with engine.world(tls=tls) as world:
+    with engine.world(secure=secure) as world:
         engine.start(world, people)
         engine.sent(world, people)
         return engine.speed(world)
@@ -18,6 +18,6 @@ def product(tls: bool, seconds: int) -> float:
 
 def run(big: bool) -> list[Result]:
     seconds = 60 if big else 15
-    found = [(name, apart(product, tls, seconds)) for name, tls in (("P2 HTTP", False), ("P2 HTTPS", True))]
+    found = [(name, apart(product, secure, seconds)) for name, secure in (("P2 HTTP", False), ("P2 HTTPS", True))]
     note = f"for about {seconds} s, two broadcasts on one channel"
     return [Result(name, f"{n:,.0f} sends/s", "", "", f"≥ {BAR:,}", n >= BAR, note) for name, n in found]

@@ -13,11 +13,11 @@ from worker import db
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+def make_world(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Callable[..., World]]:
     made: list[World] = []
 
     def make(**options: Any) -> World:
-        world = World(tmp_path, **options)
+        world = World(tmp_path, seed=pytestconfig.getoption("--seed"), **options)
         made.append(world)
         world.start()
         db.database.connect(reuse_if_open=True)

@@ -1,7 +1,8 @@
-"""F33, F36, F22: the typed rate is the real rate, at the provider, through kills, pauses and other clocks."""
+"""F22, F33, F36: the typed rate is the real rate, at the provider, through kills, pauses and other clocks."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,21 +11,29 @@ import pytest
 from tests.faults.world import World, sleep
 from tests.product import wait
 from worker import broadcasts, db, tasks
-from worker.models import Channel
+from worker.models import Broadcast, Channel
 
 pytestmark = pytest.mark.faults
 MakeWorld = Callable[..., World]
+BURST = 0.3  # seconds of the rate that may leave together after a turn that was late
+RATES = {"1001": 60, "1002": 600, "1003": 6_000}  # sending account → messages per minute
 
 
-def most_in(world: World, seconds: float) -> int:
-    """The most messages in any window of that length in the provider's log."""
-    moments = sorted(facts["mono"] for facts in world.accepted())
-    most = first = 0
-    for last, moment in enumerate(moments):
-        while moment - moments[first] >= seconds:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
+def at_once(world: World, seconds: int) -> dict[str, Broadcast]:
+    """One broadcast on each account, with more people than it can reach in so many seconds."""
+    started = {}
+    for n, (account, rate) in enumerate(RATES.items()):
+        started[account] = world.broadcast(rate * seconds // 60 + rate // 6 + 10, rate, n * 100_000, account)
+    return started
+
+
+def ended(world: World, *started: Broadcast) -> dict[str, int]:
+    """Stop what still runs, and judge all of it."""
+    for one in started:
+        if world.fresh(one).state == "running":
+            world.press(one, "stop")
+    world.in_flight_stored(*started)
+    return world.judge(*started)
 
 
 def test_no_window_is_too_full_through_a_kill_and_a_pause(world: World) -> None:
@@ -37,57 +46,85 @@ def test_no_window_is_too_full_through_a_kill_and_a_pause(world: World) -> None:
     sleep(1.5)
     world.press(broadcast, "resume")
     wait(lambda: len(world.accepted()) > 180, 30)
-    assert most_in(world, 3) <= 60 + 1  # 20 a second; the edge of a window may fall between two
-    world.press(broadcast, "stop")
-    wait(lambda: world.numbers(broadcast)["sending"] == 0, 10)
-    world.judge(broadcast)
+    assert world.most_in(3) <= 3 * 20 + BURST * 20  # no burst; the minute as a whole is held to the full number
+    ended(world, broadcast)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("rate", "concurrency", "seconds"), [(60, 8, 200), (600, 8, 150), (6_000, 32, 130), (60_000, 128, 75)]
-)
-def test_f36_the_rate_is_kept(make_world: MakeWorld, rate: int, concurrency: int, seconds: int) -> None:
-    world = make_world(concurrency=concurrency)
+def test_f36_three_rates_at_once_are_kept(make_world: MakeWorld) -> None:
+    world, seconds = make_world(concurrency=32), 200
     world.control(delay=[0.05, 0.1])
-    world.broadcast(rate * seconds // 60 + 10, rate)
-    wait(lambda: len(world.accepted()) >= rate * seconds // 60, seconds * 1.3)
-    most, average = world.rate_windows()
-    assert most <= rate and average >= 0.98 * rate, (most, average)
+    started = at_once(world, seconds)
+    wait(lambda: len(world.moments("1001")) >= seconds - 5, seconds * 1.3)
+    for account, rate in RATES.items():
+        most, average = world.rate_windows(account)
+        print(f"{rate} per minute: most in 60 s {most}, average {average:.1f}")
+        assert most <= rate and average >= 0.98 * rate
+    ended(world, *started.values())
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("rate", "kills"), [(60, 6), (600, 6), (6_000, 6)])
-def test_f36_no_kill_makes_it_faster(make_world: MakeWorld, rate: int, kills: int) -> None:
-    world = make_world(concurrency=16)
+def test_f36_a_thousand_a_second_is_kept(make_world: MakeWorld) -> None:
+    world, rate, seconds = make_world(concurrency=128), 60_000, 75
+    world.control(delay=[0.05, 0.1])
+    broadcast = world.broadcast(rate * seconds // 60, rate)
+    world.state(broadcast, "finished", seconds * 1.4)
+    most, average = world.rate_windows()
+    print(f"{rate} per minute: most in 60 s {most}, average {average:.1f}")
+    assert most <= rate and average >= 0.98 * rate
+    assert world.judge(broadcast)["sent"] == rate * seconds // 60
+
+
+@pytest.mark.long
+def test_f36_twenty_kills_make_nothing_faster(make_world: MakeWorld) -> None:
+    world, kills, pause = make_world(concurrency=64), 20, 8
     world.control(delay=[0.02, 0.05])
-    broadcast = world.broadcast(rate * 3, rate)
-    for n in range(1, kills + 1):
-        wait(lambda n=n: len(world.accepted()) >= n * rate * 2 // (kills + 1), 200)  # type: ignore[misc]
+    started = at_once(world, kills * (pause + 6))
+    up: list[tuple[float, float]] = []  # from the first acceptance after a start to the kill
+    for _ in range(kills):
+        begun = time.monotonic()
+        wait(lambda begun=begun: any(m > begun for m in world.moments("1003")), 60)  # type: ignore[misc]
+        first = next(moment for moment in world.moments("1003") if moment > begun)
+        sleep(pause + world.chance.random() * 2)
+        up.append((first, time.monotonic()))
         world.product.kill()
         world.product.start()
-    wait(lambda: len(world.accepted()) >= rate * 2, 200)
-    most, _average = world.rate_windows()
-    assert most <= rate
-    world.press(broadcast, "stop")
+    lasted = sum(end - begin for begin, end in up)
+    for account, rate in RATES.items():
+        moments = world.moments(account)
+        inside = sum(begin <= moment <= end for begin, end in up for moment in moments)
+        most, expected = world.most_in(60, account), rate * lasted / 60
+        print(f"{rate} per minute, {kills} kills: most in 60 s {most}, {inside} of {expected:.0f} while it was up")
+        assert most <= rate
+        # The edge of each of the spans may fall between two messages; what the stub had not answered is lost to it.
+        assert inside >= 0.98 * expected - kills
+    assert ended(world, *started.values())["uncertain"] <= kills * world.concurrency
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("hours", [2, -2])
-def test_f33_another_clock_after_a_restart_neither_bursts_nor_stalls(make_world: MakeWorld, hours: int) -> None:
-    world = make_world(PYTHONPATH=str(Path(__file__).parent / "traps"))
+@pytest.mark.parametrize("hours", [2, pytest.param(-2, marks=pytest.mark.long)])
+def test_f33_the_clock_jumps_while_it_sends(make_world: MakeWorld, tmp_path: Path, hours: int) -> None:
+    shift = tmp_path / "shift"
+    world = make_world(PYTHONPATH=str(Path(__file__).parent / "traps"), CLOCK_SHIFT_FILE=str(shift))
     world.control(delay=[0.01, 0.03])
     broadcast = world.broadcast(3_000, 600)
-    wait(lambda: len(world.accepted()) > 100, 60)
-    assert world.product.stop() == 0
-    world.product.environment |= {"CLOCK_SHIFT": str(hours * 3_600)}
-    world.product.start()
+    wait(lambda: len(world.accepted()) > 60, 60)
+    world.control(rules=[{"fault": "slow", "count": 3, "seconds": 25}])
+    wait(lambda: world.control()["injected"].get("slow") == 3, 20)  # these are on their way when the clock jumps
+    shift.write_text(str(hours * 3_600))
+    jumped = time.monotonic()
+    wait(lambda: len(world.accepted()) > 160, 60)
+    assert world.most_in(6) <= 6 * 10 + BURST * 10  # no burst
+    longest = max(later - earlier for earlier, later in zip(world.moments(), world.moments()[1:], strict=False))
+    print(f"clock {hours:+} h: the longest silence was {longest:.1f} s")
+    assert longest <= 60
+    wait(lambda: time.monotonic() - jumped > 32, 40)  # a look at leases and heartbeats under the other clock
+    assert world.ask("GET", f"/broadcasts/{broadcast.id}").json()["waiting"] is None
+    assert world.product.stop() == 0  # and a start under that clock, as after a correction
     before = len(world.accepted())
-    wait(lambda: len(world.accepted()) > before + 100, 60)
-    assert most_in(world, 6) <= 61
-    world.press(broadcast, "stop")
-    wait(lambda: world.numbers(broadcast)["sending"] == 0, 10)
-    assert world.judge(broadcast)["uncertain"] == 0
+    world.product.start()
+    wait(lambda: len(world.accepted()) > before + 60, 60)
+    assert world.most_in(6) <= 6 * 10 + BURST * 10
+    assert ended(world, broadcast)["uncertain"] == 0
 
 
 @pytest.mark.long
@@ -95,14 +132,17 @@ def test_f22_two_workers_share_the_rate_and_nobody_is_reached_twice(make_world: 
     world = make_world(concurrency=8, MOLVA_SENDERS="2")
     world.control(delay=[0.02, 0.1])
     broadcast = world.broadcast(2_400, 1_200)
-    wait(lambda: len(world.accepted()) >= 2_200, 150)
+    owners: set[int] = set()  # who has had something in flight
+
+    def nearly_all() -> bool:
+        owners.update(row[0] for row in db.rows("SELECT DISTINCT owner FROM message WHERE status = 'sending'"))
+        return len(world.accepted()) >= 2_000
+
+    wait(nearly_all, 150)
     most, average = world.rate_windows()
     assert most <= 1_200 and average >= 0.98 * 1_200
-    owners = {row[0] for row in db.rows("SELECT pid FROM worker")}
-    assert len(owners) >= 2
-    world.press(broadcast, "stop")
-    wait(lambda: world.numbers(broadcast)["sending"] == 0, 10)
-    world.judge(broadcast)
+    assert len(owners) == 2
+    ended(world, broadcast)
 
 
 @pytest.mark.long
@@ -118,7 +158,26 @@ def test_two_broadcasts_on_one_channel_share_its_pace_fairly(make_world: MakeWor
     assert most <= 1_200 and average >= 0.97 * 1_200
     sent = [world.numbers(draft)["sent"] for draft in drafts]
     assert abs(sent[0] - sent[1]) <= 0.1 * sum(sent)
-    for draft in drafts:
-        world.press(draft, "stop")
-    wait(lambda: all(world.numbers(draft)["sending"] == 0 for draft in drafts), 10)
+    ended(world, *drafts)
     assert db.value("SELECT SUM(n) FROM departure") == len(world.accepted())
+
+
+def test_the_rate_and_the_daily_limit_change_while_it_runs(make_world: MakeWorld) -> None:
+    world = make_world(concurrency=16)
+    world.control(delay=[0.01, 0.02])
+    broadcast = world.broadcast(1_000, 600)
+    wait(lambda: len(world.accepted()) >= 30, 30)
+    assert world.ask("PATCH", f"/broadcasts/{broadcast.id}", json={"rate_per_minute": 3_000}).status_code == 200
+    sleep(0.5)
+    begun, have = time.monotonic(), len(world.accepted())
+    sleep(4)
+    gone = len(world.accepted()) - have
+    assert 0.9 * 50 * (time.monotonic() - begun) - 16 <= gone <= 50 * (time.monotonic() - begun) + 16
+    # The day's limit is nearly used up: exactly as many leave as it allows, and it says so.
+    limit = len(world.accepted()) + 60
+    with db.write():
+        Channel.update(per_day=limit).where(Channel.id == world.channel()).execute()
+    wait(lambda: world.why(broadcast) == "daily_limit", 30)
+    world.in_flight_stored(broadcast)
+    assert len(world.accepted()) == limit
+    assert ended(world, broadcast)["queued"] == 1_000 - limit
