@@ -27,7 +27,7 @@ CONNECTIONS = 900
 # beyond this one the connection is cut.
 BODY_MAX = 32 * 1024 * 1024
 SANDBOX_PATIENCE = 3.0
-PATIENCE = 40.0  # seconds for the children to store what is in flight
+PATIENCE = 44.0  # seconds for the children to store what is in flight
 BACKOFF = (0.5, 1, 2, 5, 10)
 ANY_HOST = ("0.0.0.0", "::", "")  # noqa: S104
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

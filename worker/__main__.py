@@ -55,7 +55,7 @@ class WorkerProcess:
         now = clock.now()
         with db.write():
             row = WorkerRow.create(pid=os.getpid(), host=socket.gethostname(), started_at=now, heartbeat_at=now)
-        self._lock = locks.hold(locks.worker_file(self.settings, row.id))
+        self._lock = locks.hold_worker(self.settings, row.id)
         return int(row.id)
 
     def start(self) -> None:
@@ -71,9 +71,8 @@ class WorkerProcess:
             thread.join(5)
         with db.connection(), db.write():
             WorkerRow.update(heartbeat_at=0).where(WorkerRow.id == self.owner).execute()
-        if self._lock is not None:
-            self._lock.close()
-            locks.worker_file(self.settings, self.owner).unlink(missing_ok=True)
+        self._lock.close()
+        locks.worker_file(self.settings, self.owner).unlink(missing_ok=True)
 
     def _loop(self, name: str, step: Callable[[], None], pause: float) -> None:
         while not self.stopping.is_set():
@@ -191,11 +190,12 @@ def _run(options: settings.Settings, watch_stdin: bool) -> int:
     if watch_stdin:
         threading.Thread(target=_wait_for_parent, args=(stopping,), daemon=True).start()
     process.start()
-    while not stopping.wait(10):
+    while not stopping.wait(5) and process.sender.alive:
         consumer.check_worker_health()
+    failed = not process.sender.alive
     process.stop()
     consumer.stop(graceful=True)
-    return 0
+    return 1 if failed else 0  # serve starts another one
 
 
 def _wait_for_parent(stopping: threading.Event) -> None:

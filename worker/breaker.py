@@ -33,8 +33,13 @@ class Breaker:
         return self.opened_at is not None
 
     def is_hopeless(self, now: int) -> bool:
-        """Open for so long that a person has to look."""
-        return self.opened_at is not None and now - self.opened_at >= LONGEST
+        """Open for so long, and probed until now, that a person has to look.
+
+        The time alone proves nothing: nobody probes while nothing is to be sent or the worker is down.
+        """
+        if self.opened_at is None or now - self.opened_at < LONGEST:
+            return False
+        return self.probe_at - self.opened_at >= LONGEST - PROBE_UNCLEAR
 
     def is_due(self, now: int) -> bool:
         """Whether a probe may leave; a time further ahead than any pause means that the clock was set back."""

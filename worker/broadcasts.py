@@ -815,6 +815,8 @@ def start_due() -> list[int]:
     for broadcast in due:
         late = now - (broadcast.send_at or now)
         with db.write():
+            if (Broadcast.get_by_id(broadcast.id).send_at or now) > now:
+                continue  # somebody has put it off at this very moment
             if late > MISS_AFTER:
                 advance(
                     broadcast.id,

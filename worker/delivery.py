@@ -10,7 +10,7 @@ from typing import Any
 
 import peewee
 
-from worker import audit, broadcasts, channels, clock, counters, db, optouts
+from worker import audit, broadcasts, causes, channels, clock, counters, db, optouts
 from worker.locks import is_alive
 from worker.models import Broadcast, Callback, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
@@ -218,6 +218,13 @@ def _apply(found: tuple[Any, ...], update: StatusUpdate, deltas: dict[tuple[int,
         if target == "undelivered":
             sets += ["cause = ?", "cause_text = ?"]
             values += [update.code, update.detail]
+            if update.code in causes.OPTS_OUT:
+                phone, channel = db.rows(
+                    "SELECT m.phone, b.channel_id FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
+                    " WHERE m.id = ?",
+                    [message_id],
+                )[0]
+                optouts.record(phone, "provider", update.code or "", channel)
         else:
             sets += ["cause = NULL", "cause_text = NULL"]
         for name, change in ((status, -1), (target, 1)):
@@ -353,7 +360,9 @@ def recover(settings: Settings, own: int | None = None, in_flight: Collection[in
     owners = {row[0] for row in db.rows("SELECT DISTINCT owner FROM message WHERE status = 'sending'")}
     dead = {owner for owner in owners if owner != own and not is_alive(settings, owner)}
     now, lost = clock.now(), 0
-    for owner in owners:
+    # A living worker that shows itself looks after its own; a lease that seems to be over is a clock that jumped.
+    shown = {row[0] for row in db.rows("SELECT id FROM worker WHERE heartbeat_at > ?", [now - ALIVE])}
+    for owner in owners - ((shown - {own}) - dead):
         condition = "" if owner in dead else " AND lease_until < ?"
         parameters = [] if owner in dead else [now]
         while True:

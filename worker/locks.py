@@ -55,9 +55,22 @@ def is_alive(settings: Settings, owner: int | None) -> bool:
     file = hold(path)
     if file is None:
         return True
+    _drop(path)  # before the lock goes, or it could be another's by then
     file.close()
-    path.unlink(missing_ok=True)
     return False
+
+
+def hold_worker(settings: Settings, owner: int) -> IO[bytes]:
+    """The lock that shows that this worker lives; others only look at it, for a moment."""
+    path = worker_file(settings, owner)
+    while True:
+        file = _hold_soon(path)
+        if file is None:
+            raise RuntimeError(f"{path.name} is held by another process")
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 RESTORE = "restore.lock"

@@ -13,14 +13,14 @@ import logging
 import queue
 import secrets
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import peewee
 
-from worker import breaker, broadcasts, channels, clock, counters, db, rendering, throttle
+from worker import breaker, broadcasts, causes, channels, clock, counters, db, optouts, rendering, throttle
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.providers import base
 from worker.settings import Settings
@@ -30,14 +30,17 @@ log = logging.getLogger("molva.sender")
 
 LEASE = 60 * clock.SECOND
 STALE = 5.0  # seconds from claim to first byte after which a request is not started any more
+STALE_PROBE = 45.0  # the same for a probe, before which the provider was asked whether it answers
 TRIES = 5  # postponements that count, for one message
 TOO_OLD = 24 * clock.HOUR  # a message that could not be handed over for so long has failed
 IN_A_ROW = 10  # the same message-level refusal for so many people stops the broadcast
 CAUTIOUS = 10  # requests in flight until the run's first acceptance
 TURN_GAP = 0.005  # seconds between two commits at the least, so that batches grow with the load
+PAUSE = 0.2  # seconds between two looks at what may change at any moment
 IDLE = 0.5  # seconds between two looks when nothing is due
-DRAIN = 40.0
+DRAIN = 40.0  # seconds; what is in flight has an answer or a timeout by then
 LONGEST_PAUSE = 5.0  # seconds between two tries to store while the database cannot be written
+MINUTE = 60.0  # seconds: the window that the typed rate speaks of
 DAY = 24 * 60  # minutes over which a daily limit is counted
 BACKOFF = (5, 10, 20, 40, 80, 160, 300)
 
@@ -56,6 +59,9 @@ class Job:
     lane: Lane
     renderer: Any
     provider: base.Provider
+    epoch: int
+    minute: int  # in which it counts for the channel's daily limit
+    departure: throttle.Departure = field(default_factory=throttle.Departure)
     probe: bool = False  # whether it leaves to see if the provider answers again
     claimed: float = field(default_factory=clock.monotonic)
 
@@ -111,6 +117,8 @@ class ChannelPlan(NamedTuple):
     per_day: int | None
     next_slot: int
     slow_until: int
+    state: str
+    stop_reason: str | None
     recent: str
     opened_at: int | None
     probe_at: int
@@ -142,8 +150,11 @@ class Sender:
         self._inbox: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lanes: dict[int, Lane] = {}
-        self._in_flight: dict[int, Job] = {}
+        self._in_flight: dict[str, Job] = {}  # by token: a message that is sent again can be in flight twice
         self._unsure: list[Result] = []  # claims whose commit failed: surely not sent
+        self._busy: Counter[int] = Counter()  # channel → connections in use
+        self._windows: dict[tuple[str, int], throttle.Window] = {}  # of broadcasts and channels
+        self._watched: dict[int, float] = {}  # channel → when its slots were last looked at
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
@@ -164,13 +175,18 @@ class Sender:
         """Claim nothing more, wait for what is in flight, store it."""
         self._stopping.set()
         self.wake()
-        self._thread.join(DRAIN + 5)
+        self._thread.join(DRAIN + 2)
         for _ in self._threads:
             self._jobs.put(None)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the turns go on; they end only by `stop`."""
+        return self._thread.is_alive()
+
     def owned(self) -> set[int]:
         """The ids of the messages that are in flight here."""
-        return set(self._in_flight)
+        return {job.id for job in list(self._in_flight.values())}
 
     def _run(self) -> None:
         results: list[Result] = []
@@ -189,11 +205,12 @@ class Sender:
                     continue  # results come in meanwhile; storing them is tried when its time has come
                 try:
                     jobs = self._turn(results)
-                except peewee.DatabaseError as error:
-                    # Locked or full: keep the results, claim nothing, look again soon.
+                except Exception as error:
+                    # Locked or full: keep the results, look again soon. A fault of our own must not end it either.
                     failures += 1
-                    again = clock.monotonic() + min(0.2 * 2**failures, LONGEST_PAUSE)
-                    log.error("storing failed (%s), try %d", type(error).__name__, failures)
+                    again = clock.monotonic() + min(0.2 * 2 ** min(failures, 10), LONGEST_PAUSE)
+                    known = isinstance(error, peewee.DatabaseError)
+                    log.error("storing failed (%s), try %d", type(error).__name__, failures, exc_info=not known)
                     continue
                 failures = 0
                 results = []
@@ -232,25 +249,56 @@ class Sender:
         self._next_due = clock.monotonic() + IDLE
         if not results and not self._unsure and not self._wants():
             return []
+        self._unsure = self._claimed_after_all(self._unsure)
+        stored = [*results, *self._unsure]
+        mine = [result.job for result in results if result.job.token in self._in_flight]
+        memory = [(lane, lane.confirmed, lane.same_cause, lane.same_count) for lane in self._lanes.values()]
         jobs: list[Job] = []
+        self._take_connections(mine, -1)  # they are free for what is claimed in the same turn
         try:
             with db.write():
-                self._store([*results, *self._unsure])
+                self._store(stored)
                 if not self._stopping.is_set():
                     jobs = self._claim()
-        except peewee.DatabaseError:
+        except BaseException:
             # The outcome of the commit is unknown: what was claimed here must not leave.
-            self._unsure += [Result(job, "postpone") for job in jobs]
+            self._take_connections(mine, 1)
+            for lane, confirmed, cause, n in memory:
+                lane.confirmed, lane.same_cause, lane.same_count = confirmed, cause, n
+            for job in jobs:
+                job.departure.void = True
+                self._unsure.append(Result(job, "postpone"))
             raise
-        for result in (*results, *self._unsure):
-            job = self._in_flight.pop(result.job.id, None)
-            if job is not None:
-                job.lane.in_flight -= 1
         self._unsure = []
+        for job in mine:
+            del self._in_flight[job.token]
         for job in jobs:
-            self._in_flight[job.id] = job
-            job.lane.in_flight += 1
+            self._in_flight[job.token] = job
+            for window in self._windows_of(job):
+                window.add(job.departure)
+        self._take_connections(jobs, 1)
         return jobs
+
+    def _claimed_after_all(self, unsure: list[Result]) -> list[Result]:
+        """Those of the claims whose commit failed that stand in the table nevertheless."""
+        found = []
+        for result in unsure:
+            token = db.value("SELECT token FROM message WHERE id = ? AND status = 'sending'", [result.job.id])
+            if token == result.job.token:
+                found.append(result)
+        return found
+
+    def _take_connections(self, jobs: Sequence[Job], change: int) -> None:
+        """Count the connections in use: 1 takes those of `jobs`, -1 gives them back."""
+        for job in jobs:
+            job.lane.in_flight += change
+            self._busy[job.lane.channel_id] += change
+
+    def _windows_of(self, job: Job) -> tuple[throttle.Window, throttle.Window]:
+        return self._window("broadcast", job.lane.broadcast_id), self._window("channel", job.lane.channel_id)
+
+    def _window(self, noun: str, id_: int) -> throttle.Window:
+        return self._windows.setdefault((noun, id_), throttle.Window())
 
     def _wants(self) -> bool:
         """Whether a transaction is worth opening: some running broadcast has a slot due, or needs a look."""
@@ -270,9 +318,7 @@ class Sender:
                 self._next_due = min(self._next_due, now + ahead)
                 continue
             wanted = True
-        if wanted and len(self._in_flight) >= self.settings.concurrency:
-            return False
-        return wanted
+        return wanted and self._busy.total() < self.settings.concurrency
 
     def _plans(self) -> list[Plan]:
         return [
@@ -289,6 +335,8 @@ class Sender:
         for gone in set(self._lanes) - {plan.id for plan in plans}:
             if self._lanes[gone].in_flight == 0:
                 del self._lanes[gone]
+        if self._turns % 10_000 == 0:
+            self._forget_windows()
         by_channel: dict[int, list[Plan]] = {}
         for plan in plans:
             by_channel.setdefault(plan.channel_id, []).append(plan)
@@ -296,10 +344,16 @@ class Sender:
         jobs: list[Job] = []
         for channel_id, members in by_channel.items():
             cap = max(1, self.settings.concurrency // len(by_channel))
-            busy = sum(lane.in_flight for lane in self._lanes.values() if lane.channel_id == channel_id)
-            free = min(cap - busy, self.settings.concurrency - len(self._in_flight) - len(jobs))
+            free = min(cap - self._busy[channel_id], self.settings.concurrency - self._busy.total() - len(jobs))
             jobs += self._claim_channel(channel_id, members, max(0, free))
         return jobs
+
+    def _forget_windows(self) -> None:
+        now = clock.monotonic()
+        for key, window in list(self._windows.items()):
+            window.free(0, 3_600, now)
+            if not len(window):
+                del self._windows[key]
 
     def _claim_channel(self, channel_id: int, plans: list[Plan], free: int) -> list[Job]:
         channel = _channel(channel_id)
@@ -309,19 +363,21 @@ class Sender:
         if gate.code:
             for plan, lane in zip(plans, lanes, strict=True):
                 if lane.in_flight or not self._finish(plan):
-                    self._rest(lane, max(0.0, (gate.until - now_ms) / 1000))
+                    self._rest(lane, max(PAUSE, (gate.until - now_ms) / 1000))
                     self._say(plan, {"code": gate.code, "until": gate.until})
+            return []
+        provider = self._provider(channel, lanes) if gate.budget else None
+        if provider is None:
             return []
         budget = gate.budget
         channel_slot = channel_step = 0
         if channel.per_second:
             channel_step = throttle.interval(channel.per_second * 60)
-            channel_slot = throttle.anchor(channel.next_slot, channel_step, now_us)
-            if channel_slot < channel.next_slot:
-                db.execute("UPDATE channel SET next_slot = ? WHERE id = ?", [channel_slot, channel_id])
-            budget = min(budget, throttle.due(channel_slot, channel_step, now_us))
-            if budget == 0:
-                self._next_due = min(self._next_due, clock.monotonic() + (channel_slot - now_us) / 1e6)
+            channel_slot = self._channel_slot(channel, channel_step, now_us)
+            budget = min(budget, self._due(channel_slot, channel_step, now_us))
+            seconds = max(1.0, 1 / channel.per_second)
+            window = self._window("channel", channel_id)
+            budget = min(budget, self._free(window, max(1, int(channel.per_second * seconds)), seconds))
         slots = [self._slot(plan, lane, now_us) for plan, lane in zip(plans, lanes, strict=True)]
         demands = [
             0 if lane.rest_until > clock.monotonic() else self._demand(plan, lane, slot, now_us)
@@ -333,28 +389,66 @@ class Sender:
         for plan, lane, slot, n in zip(plans, lanes, slots, throttle.share(demands, budget, dealt), strict=True):
             if n == 0:
                 continue
-            taken = self._claim_rows(plan, lane, n, now_ms)
+            taken = self._claim_rows(plan, lane, provider, n, now_ms)
             if taken:
-                step = throttle.interval(plan.rate)
-                db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot + step * len(taken), plan.id])
+                following = slot + throttle.interval(plan.rate) * len(taken)
+                db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [following, plan.id])
+                self._look_at(following, now_us)
             jobs += taken
         self._dealt[channel_id] = dealt + len(jobs)
         if jobs:
-            self._left(channel, gate, jobs, channel_slot + channel_step * len(jobs) if channel_step else None, now_ms)
+            following = channel_slot + channel_step * len(jobs)
+            if channel_step:
+                self._look_at(following, now_us)
+            self._left(channel, gate, jobs, following if channel_step else None, now_ms)
         return jobs
 
+    def _provider(self, channel: ChannelPlan, lanes: Sequence[Lane]) -> base.Provider | None:
+        """The Provider of a channel; a channel whose settings cannot be used stops with its broadcasts."""
+        try:
+            return self.providers.get(Channel.get_by_id(channel.id))
+        except peewee.DatabaseError:
+            raise
+        except Exception as error:
+            log.exception("channel %d cannot be used", channel.id)
+            self._halt(lanes[0], base.SendError(base.STOP_CHANNEL, "settings_invalid", type(error).__name__))
+            return None
+
+    def _look_at(self, slot: int, now_us: int) -> None:
+        """Take the next turn when this slot (µs) comes, if nothing else happens before."""
+        self._next_due = min(self._next_due, clock.monotonic() + (slot - now_us) / 1e6)
+
+    def _due(self, slot: int, step: int, now_us: int) -> int:
+        """How many slots have come; the next turn is taken when the first one comes if none has."""
+        n = throttle.due(slot, step, now_us)
+        if n == 0:
+            self._look_at(slot, now_us)
+        return n
+
+    def _free(self, window: throttle.Window, limit: int, seconds: float) -> int:
+        """How many may leave by what really left; the next turn is taken when that changes if none may."""
+        now = clock.monotonic()
+        n = window.free(limit, seconds, now)
+        if n == 0:
+            self._next_due = min(self._next_due, max(window.frees_at(seconds, now), now + TURN_GAP))
+        return n
+
     def _gate(self, channel: ChannelPlan, lanes: Sequence[Lane], free: int, now: int) -> Gate:
-        """What the channel as a whole allows: its provider's wish, the circuit breaker, the daily limit."""
+        """What the channel as a whole allows: its state, its provider's wish, the circuit breaker, the daily limit."""
+        if channel.state != "on":
+            # A start that was set for later, or a message sent again, finds it as it was left.
+            self._stop_all(channel.id, channel.stop_reason or "", "")
+            return Gate(0)
         if channel.slow_until > now:
             return Gate(0, "provider_asked", channel.slow_until)
         open_ = channel.breaker
-        if open_.is_hopeless(now):
+        busy = self._busy[channel.id] > 0
+        if open_.is_hopeless(now) and not busy:
             # Half an hour of probes that all failed: from here on only a person can know.
             cause = "timeout" if open_.recent.endswith(breaker.UNCLEAR) else "connect_failed"
             self._halt(lanes[0], base.SendError(base.STOP_CHANNEL, cause))
             return Gate(0)
         if open_.is_open:
-            busy = any(job.lane.channel_id == channel.id for job in self._in_flight.values())
             if busy or not open_.is_due(now):
                 return Gate(0, "breaker", open_.probe_at)
             return Gate(min(free, 1), probe=True)
@@ -389,29 +483,39 @@ class Sender:
     def _slot(self, plan: Plan, lane: Lane, now_us: int) -> int:
         """The broadcast's next slot; a little of the past counts only while this process kept watching."""
         now = clock.monotonic()
-        watched = now - lane.watched < throttle.CREDIT / 1e6 * 2
+        credit = _credit(lane.watched, now)
         lane.watched = now
-        credit = throttle.CREDIT if watched else 0
         slot = throttle.anchor(plan.next_slot, throttle.interval(plan.rate), now_us, credit)
         if slot < plan.next_slot:
             # The clock was set back. Kept, or the slot would stay one step ahead of every look at it.
             db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot, plan.id])
         return slot
 
+    def _channel_slot(self, channel: ChannelPlan, step: int, now_us: int) -> int:
+        """The channel's next slot, by the same rules."""
+        now = clock.monotonic()
+        credit = _credit(self._watched.get(channel.id, 0.0), now)
+        self._watched[channel.id] = now
+        slot = throttle.anchor(channel.next_slot, step, now_us, credit)
+        if slot < channel.next_slot:
+            db.execute("UPDATE channel SET next_slot = ? WHERE id = ?", [slot, channel.id])
+        return slot
+
     def _demand(self, plan: Plan, lane: Lane, slot: int, now_us: int) -> int:
         step = throttle.interval(plan.rate)
-        n = throttle.due(slot, step, now_us)
-        if n == 0:
-            self._next_due = min(self._next_due, clock.monotonic() + (slot - now_us) / 1e6)
-            if step > 5_000_000:
-                self._say(plan, {"code": "rate", "until": slot // 1000})
+        n = self._due(slot, step, now_us)
+        if n == 0 and step > 5_000_000:
+            self._say(plan, {"code": "rate", "until": slot // 1000})
+        if n:
+            n = min(n, self._free(self._window("broadcast", plan.id), plan.rate, MINUTE))
         if not lane.confirmed:
             n = min(n, CAUTIOUS - lane.in_flight)
         return max(0, n)
 
     def _lane(self, plan: Plan) -> Lane:
         lane = self._lanes.get(plan.id)
-        if lane is None:
+        if lane is None or lane.channel_id != plan.channel_id:
+            # What is in flight by another channel keeps the lane that it left by.
             lane = self._lanes[plan.id] = Lane(plan.id, plan.channel_id)
         if lane.epoch != plan.epoch or lane.text_version != plan.text_version:
             broadcast = Broadcast.get_by_id(plan.id)
@@ -432,7 +536,7 @@ class Sender:
         if text != plan.waiting:
             db.execute("UPDATE broadcast SET waiting = ? WHERE id = ?", [text, plan.id])
 
-    def _claim_rows(self, plan: Plan, lane: Lane, n: int, now: int) -> list[Job]:
+    def _claim_rows(self, plan: Plan, lane: Lane, provider: base.Provider, n: int, now: int) -> list[Job]:
         """queued → sending for up to `n` rows of the files that may send; opted-out numbers are skipped."""
         jobs: list[Job] = []
         if lane.content is None:
@@ -443,25 +547,35 @@ class Sender:
             " AND (removed_at IS NULL OR removed_how = 'keep') ORDER BY id",
             [plan.id],
         ):
-            while len(jobs) < n:
-                wanted = n - len(jobs)
-                found = db.rows(
-                    "SELECT m.id, m.phone, m.row, m.tries, o.id FROM message m"
-                    " LEFT JOIN opt_out o ON o.phone = m.phone"
-                    " WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND m.not_before <= ?"
-                    " ORDER BY m.not_before, m.id LIMIT ?",
-                    [file_id, plan.run, now, wanted],
-                )
-                jobs += self._take(plan, lane, file_id, found, now)
-                if len(found) < wanted:
-                    break
+            # First those that were put off and whose time has come: a long list must not make them wait for its end.
+            for which, parameters in (("m.not_before BETWEEN 1 AND ?", [now]), ("m.not_before = 0", [])):
+                while len(jobs) < n:
+                    wanted = n - len(jobs)
+                    found = db.rows(
+                        "SELECT m.id, m.phone, m.row, m.tries, o.id FROM message m"  # noqa: S608
+                        " LEFT JOIN opt_out o ON o.phone = m.phone"
+                        f" WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND {which}"
+                        " ORDER BY m.not_before, m.id LIMIT ?",
+                        [file_id, plan.run, *parameters, wanted],
+                    )
+                    jobs += self._take(plan, lane, provider, file_id, found, now)
+                    if len(found) < wanted:
+                        break
         if not jobs:
             self._nothing(plan, lane, now)
         elif plan.waiting is not None:
             self._say(plan, None)
         return jobs
 
-    def _take(self, plan: Plan, lane: Lane, file_id: int, found: list[tuple[Any, ...]], now: int) -> list[Job]:
+    def _take(
+        self,
+        plan: Plan,
+        lane: Lane,
+        provider: base.Provider,
+        file_id: int,
+        found: list[tuple[Any, ...]],
+        now: int,
+    ) -> list[Job]:
         key = (plan.id, plan.run, file_id)
         skipped = [(row[0],) for row in found if row[4] is not None]
         rows = [row for row in found if row[4] is None]
@@ -474,9 +588,22 @@ class Sender:
         if not rows:
             return []
         renderer = self._renderer(lane, file_id)
-        provider = self.providers.get(Channel.get_by_id(plan.channel_id))
+        minute = now // clock.MINUTE
         jobs = [
-            Job(id_, f"{id_}.{secrets.token_hex(10)}", plan.run, file_id, phone, cells, tries, lane, renderer, provider)
+            Job(
+                id_,
+                f"{id_}.{secrets.token_hex(10)}",
+                plan.run,
+                file_id,
+                phone,
+                cells,
+                tries,
+                lane,
+                renderer,
+                provider,
+                plan.epoch,
+                minute,
+            )
             for id_, phone, cells, tries, _ in rows
         ]
         db.many(
@@ -554,9 +681,25 @@ class Sender:
             if found is not None:
                 self._judge(writer, result, *found)
         writer.flush()
+        self._give_back(results)
         self._feel(results, writer.now)
         for broadcast_id, sent in writer.sent.items():
             self._departed(broadcast_id, sent, writer.now)
+
+    def _give_back(self, results: Sequence[Result]) -> None:
+        """What was surely not sent counts neither for the channel's day nor, if nothing left at all, for the rate."""
+        unsent: Counter[tuple[int, int]] = Counter()
+        for result in results:
+            job = result.job
+            if result.action == "postpone":
+                unsent[job.lane.channel_id, job.minute] += 1
+            if job.departure.at is None and not job.departure.void:
+                for window in self._windows_of(job):
+                    window.drop(job.departure)
+        for (channel_id, minute), n in unsent.items():
+            db.execute(
+                "UPDATE departure SET n = MAX(0, n - ?) WHERE channel_id = ? AND minute = ?", [n, channel_id, minute]
+            )
 
     def _feel(self, results: Sequence[Result], now: int) -> None:
         """Tell the circuit breakers how the channels answer."""
@@ -584,37 +727,46 @@ class Sender:
             writer.attempt(job, "late", error)  # the row has a newer try; this one stays on record
             return
         lane = job.lane
-        if error is not None and error.outcome in (base.STOP_BROADCAST, base.STOP_CHANNEL):
+        if error is not None and error.outcome in (base.STOP_BROADCAST, base.STOP_CHANNEL) and self._is_current(job):
             self._halt(lane, error)
+        not_before = 0
         if action == "postpone" and error is not None and error.outcome == base.LATER:
             action = self._within_budget(job, error, writer.now, postponed)
+            not_before = writer.now + self._pause_after(job, error)
             if error.slow_channel:
-                until = writer.now + int((error.retry_after or 5) * 1000)
-                db.execute("UPDATE channel SET slow_until = MAX(slow_until, ?) WHERE id = ?", [until, lane.channel_id])
+                db.execute(
+                    "UPDATE channel SET slow_until = MAX(slow_until, ?) WHERE id = ?", [not_before, lane.channel_id]
+                )
+        if action == "reject" and error is not None and error.cause in causes.OPTS_OUT:
+            optouts.record(job.phone, "provider", error.cause, lane.channel_id)
         self._count_row(lane, action, error)
         if action == "stop":
             self._halt(
                 lane, base.SendError(base.STOP_BROADCAST, error.cause if error else "", error.detail if error else "")
             )
             action = "postpone"
-        writer.result(job, action, status, result.provider_id, error, self._not_before(job, error, writer.now))
+        writer.result(job, action, status, result.provider_id, error, not_before)
+
+    def _is_current(self, job: Job) -> bool:
+        """Whether nobody has stopped, mended and resumed the broadcast since this message was claimed."""
+        return bool(db.value("SELECT epoch FROM broadcast WHERE id = ?", [job.lane.broadcast_id]) == job.epoch)
 
     def _within_budget(self, job: Job, error: base.SendError, now: int, postponed: int | None) -> str:
         """postpone while tries and time are left, else what the failure then means."""
         if postponed is not None and now - postponed > TOO_OLD:
             return "reject"
         budget = TRIES if error.budget is None else error.budget
-        if error.counts and job.tries >= budget:
+        if _counts(job, error) and job.tries >= budget:
             return "stop" if error.then == base.STOP_BROADCAST else "reject"
         return "postpone"
 
-    def _not_before(self, job: Job, error: base.SendError | None, now: int) -> int:
-        if error is None or error.outcome != base.LATER:
-            return 0
+    def _pause_after(self, job: Job, error: base.SendError) -> int:
+        """Milliseconds until a message that was surely not sent is tried again: longer each time."""
         wait = error.retry_after
         if wait is None:
-            wait = BACKOFF[min(job.tries, len(BACKOFF) - 1)] * (0.8 + secrets.randbelow(400) / 1000)
-        return now + int(wait * 1000)
+            before = int(db.value("SELECT COUNT(*) FROM attempt WHERE message_id = ?", [job.id]))
+            wait = BACKOFF[min(before, len(BACKOFF) - 1)] * (0.8 + secrets.randbelow(400) / 1000)
+        return int(wait * 1000)
 
     def _count_row(self, lane: Lane, action: str, error: base.SendError | None) -> None:
         """The ten-in-a-row rule: the same refusal of the message for ten people stops the broadcast."""
@@ -626,7 +778,7 @@ class Sender:
                 return
             lane.same_count = lane.same_count + 1 if lane.same_cause == error.cause else 1
             lane.same_cause = error.cause
-            if lane.same_count == IN_A_ROW:
+            if lane.same_count >= IN_A_ROW:
                 broadcasts.stop_by_itself(lane.broadcast_id, "same_error", cause=error.cause, n=IN_A_ROW)
         elif action == "lose":
             lane.confirmed = True
@@ -637,10 +789,14 @@ class Sender:
             broadcasts.stop_by_itself(lane.broadcast_id, "refused", cause=error.cause, text=error.detail)
             return
         channels.stop(lane.channel_id, error.cause, error.detail)
+        self._stop_all(lane.channel_id, error.cause, error.detail)
+
+    def _stop_all(self, channel_id: int, cause: str, detail: str) -> None:
+        """Stop the running broadcasts of a channel that is out of use."""
         for (broadcast_id,) in db.rows(
-            "SELECT id FROM broadcast WHERE channel_id = ? AND state = 'running'", [lane.channel_id]
+            "SELECT id FROM broadcast WHERE channel_id = ? AND state = 'running'", [channel_id]
         ):
-            broadcasts.stop_by_itself(broadcast_id, "channel", cause=error.cause, text=error.detail)
+            broadcasts.stop_by_itself(broadcast_id, "channel", cause=cause, text=detail)
 
     def _departed(self, broadcast_id: int, sent: int, now: int) -> None:
         """Keep the time of the last message and the number that left in the last minute."""
@@ -671,7 +827,27 @@ class Sender:
 
     def _send(self, job: Job) -> Result:
         """Hand one message to its provider. Whatever happens, one Result comes back."""
-        if clock.monotonic() - job.claimed > STALE:
+        base.left_at()
+        try:
+            result = self._handed_over(job)
+        except Exception:
+            # A fault of our own. Before the provider was called it is known that nothing has left.
+            log.exception("a message cannot be sent")
+            result = Result(job, "reject", error=base.SendError(base.REFUSED, "internal", about_message=True))
+        # Where a transport does not say when a message left, the end of the call counts.
+        at = base.left_at()
+        if at is None and result.action != "postpone":
+            at = clock.monotonic()
+        job.departure.at = at
+        return result
+
+    def _handed_over(self, job: Job) -> Result:
+        if job.probe:
+            try:
+                job.provider.ping()
+            except base.SendError as error:
+                return Result(job, "postpone", error=_not_risked(error))
+        if clock.monotonic() - job.claimed > (STALE_PROBE if job.probe else STALE):
             # The process was stopped or the machine slept: an operator may already have decided.
             return Result(job, "postpone")
         try:
@@ -688,6 +864,23 @@ class Sender:
         return Result(job, "hold" if accepted.held else "accept", accepted.provider_id)
 
 
+def _credit(watched: float, now: float) -> int:
+    """Microseconds of the past that count, for slots that were last looked at then."""
+    return throttle.CREDIT if now - watched < throttle.CREDIT / 1e6 * 2 else 0
+
+
+def _counts(job: Job, error: base.SendError) -> bool:
+    """Whether a try uses up the message's budget: not while it is the provider that is in trouble."""
+    return error.counts and not (job.probe and error.breaker)
+
+
+def _not_risked(error: base.SendError) -> base.SendError:
+    """What a ping found, for a message that was not sent because of it."""
+    if error.outcome in (base.STOP_CHANNEL, base.STOP_BROADCAST) or error.slow_channel:
+        return error
+    return base.SendError(base.LATER, error.cause, error.detail, counts=False, breaker=True)
+
+
 _ACTIONS = {
     base.REFUSED: "reject",
     base.LATER: "postpone",
@@ -700,7 +893,7 @@ _ACTIONS = {
 def _channel(channel_id: int) -> ChannelPlan:
     return ChannelPlan(
         *db.rows(
-            "SELECT id, per_second, per_day, next_slot, slow_until, recent, opened_at, probe_at"
+            "SELECT id, per_second, per_day, next_slot, slow_until, state, stop_reason, recent, opened_at, probe_at"
             " FROM channel WHERE id = ?",
             [channel_id],
         )[0]
@@ -750,7 +943,7 @@ class _Writer:
             cause = error.cause if error else None
             detail = (error.detail or None) if error else None
             if target == "queued":
-                counted = 1 if error is not None and error.counts and error.outcome == base.LATER else 0
+                counted = 1 if error is not None and _counts(job, error) and error.outcome == base.LATER else 0
                 first = self.now if error is not None and error.outcome == base.LATER else None
                 self._back.append((later, counted, first, cause, detail, job.id))
             else:

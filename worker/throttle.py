@@ -1,12 +1,16 @@
 """The pace: the next free slot of a broadcast and of a channel, reserved in the claim's own transaction.
 
-A slot is a point in time in microseconds. Slots are a little wider apart than 60 s / N, so that a
-message that left late and N that left on time still fit no 60 s window above N; the contract leaves 2 %
-of N for that. A slot in the past gives no credit beyond CREDIT, and that only while the sender was
+A slot is a point in time in microseconds. Slots are a little wider apart than 60 s / N; the contract leaves
+2 % of N for that. A slot in the past gives no credit beyond CREDIT, and that only while the sender was
 watching all along, so there is no burst at a start, after a pause or after a jump of the clock.
+
+Slots know when a message was claimed. When it really left (a slow connection, a clock that jumped) only
+the process knows that sent it: its Window of departures is the second, hard guard.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 WIDEN = 1.01
 CREDIT = 250_000
@@ -32,6 +36,47 @@ def anchor(next_slot: int, step: int, now: int, credit: int = 0) -> int:
 def due(slot: int, step: int, now: int) -> int:
     """How many slots have come by `now`, beginning with `slot`."""
     return 0 if slot > now else (now - slot) // step + 1
+
+
+class Departure:
+    """When one message left, on the monotonic clock; None until it has."""
+
+    __slots__ = ("at", "void")
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+        self.void = False  # it never left
+
+
+class Window:
+    """The departures of the last so many seconds; what was claimed and has not left yet counts as leaving now."""
+
+    def __init__(self) -> None:
+        self._found: deque[Departure] = deque()
+        self._void = 0
+
+    def add(self, departure: Departure) -> None:
+        self._found.append(departure)
+
+    def drop(self, departure: Departure) -> None:
+        """It never left after all."""
+        departure.void = True
+        self._void += 1
+
+    def free(self, limit: int, seconds: float, now: float) -> int:
+        """How many more may leave now, so that no window of that length holds more than `limit`."""
+        found = self._found
+        while found and (found[0].void or ((at := found[0].at) is not None and at <= now - seconds)):
+            self._void -= found.popleft().void
+        return max(0, limit - len(found) + self._void)
+
+    def frees_at(self, seconds: float, now: float) -> float:
+        """When the oldest one has been gone for so long; `now` plus a moment while that is not known."""
+        at = self._found[0].at if self._found else None
+        return now + 0.05 if at is None else at + seconds
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def share(demands: list[int], budget: int, first: int = 0) -> list[int]:

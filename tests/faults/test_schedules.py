@@ -57,7 +57,7 @@ class Ledger:
         if fault in ("accept_unclear", "unclear"):
             raise base.SendError(base.UNCLEAR, "timeout")
         if fault == "later":
-            raise base.SendError(base.LATER, "connect_failed", counts=False)
+            raise base.SendError(base.LATER, "connect_failed", counts=False, breaker=True)
         if fault == "refused":
             raise base.SendError(base.REFUSED, "131026", http_status=400)
         return base.Accepted(f"id-{out.token}")
@@ -89,6 +89,7 @@ class Schedules(RuleBasedStateMachine):
         ledger = self.ledger
         self.patches = [
             mock.patch.object(SandboxSms, "send", lambda _provider, out: ledger.send(out)),
+            mock.patch.object(SandboxSms, "ping", lambda _provider: None),
             mock.patch.object(sender, "BACKOFF", (0.01,)),
             mock.patch.object(breaker, "PROBE_LINE", 10),
             mock.patch.object(breaker, "PROBE_UNCLEAR", 10),

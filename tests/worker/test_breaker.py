@@ -57,10 +57,19 @@ def test_the_next_probe_follows_the_kind_of_the_last_failure() -> None:
     assert opened.probed(NOW).probe_at - NOW == breaker.PROBE_UNCLEAR
 
 
-def test_after_half_an_hour_a_person_has_to_look() -> None:
+def test_after_half_an_hour_of_probes_a_person_has_to_look() -> None:
     opened = Breaker().after(plain(UNCLEAR * 5), NOW)
+    for minute in range(1, 30):
+        opened = opened.probed(NOW + minute * clock.MINUTE)
     assert not opened.is_hopeless(NOW + 29 * clock.MINUTE) and opened.is_hopeless(NOW + 30 * clock.MINUTE)
     assert not Breaker().is_hopeless(NOW)
+
+
+def test_time_without_probes_proves_nothing() -> None:
+    opened = Breaker().after(plain(UNCLEAR * 5), NOW)
+    later = NOW + 5 * clock.HOUR  # nothing was to be sent, or the worker was down
+    assert not opened.is_hopeless(later) and opened.is_due(later)
+    assert opened.probed(later).is_hopeless(later + 1)  # and one more bad probe is enough
 
 
 def test_a_clock_that_was_set_back_does_not_put_the_probe_off() -> None:

@@ -6,10 +6,11 @@ import io
 import time
 from collections.abc import Callable, Iterator
 
+import peewee
 import pytest
 
 from worker import breaker, broadcasts, channels, clock, db, delivery, recipients
-from worker.models import Broadcast, Channel, Message
+from worker.models import Broadcast, Channel, Message, OptOut
 from worker.providers import base
 from worker.providers.sandbox_sms import SandboxSms
 from worker.sender import Sender
@@ -24,6 +25,7 @@ class Wire:
     def __init__(self) -> None:
         self.taken: list[base.Outgoing] = []
         self.answer: Send = lambda out: base.Accepted(f"id-{out.token}")
+        self.ping: Callable[[], None] = lambda: None
 
     def __call__(self, _provider: SandboxSms, out: base.Outgoing) -> base.Accepted:
         self.taken.append(out)
@@ -34,6 +36,7 @@ class Wire:
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     found = Wire()
     monkeypatch.setattr(SandboxSms, "send", lambda provider, out: found(provider, out))
+    monkeypatch.setattr(SandboxSms, "ping", lambda _provider: found.ping())
     return found
 
 
@@ -54,12 +57,17 @@ def running(settings: Settings, sms: Channel, people: int = 3, rate: int = 60_00
     broadcast = broadcasts.create(
         settings, {"name": "Sale", "channel_id": sms.id, "text": "Hi {{name}}", "rate_per_minute": rate}, "test"
     )
-    lines = "\n".join(f"+7901{n:07d},P{n}" for n in range(people))
+    upload(settings, broadcast.id, people)
+    return broadcasts.start(settings, Broadcast.get_by_id(broadcast.id), "test")
+
+
+def upload(settings: Settings, number: int, people: int, first: int = 0) -> None:
+    broadcast = Broadcast.get_by_id(number)
+    lines = "\n".join(f"+7901{n:07d},P{n}" for n in range(first, first + people))
     file = recipients.receive(
         broadcast, io.BytesIO(f"phone,name\n{lines}".encode()), "a.csv", settings.uploads, {}, "t"
     )
     recipients.check(file.id, None, broadcasts.content(broadcast), True, settings.uploads)
-    return broadcasts.start(settings, Broadcast.get_by_id(broadcast.id), "test")
 
 
 def until(broadcast: Broadcast, done: Callable[[Broadcast, dict[str, int]], bool]) -> dict[str, int]:
@@ -293,7 +301,7 @@ def test_a_missed_start_does_not_fire_late(settings: Settings, sms: Channel) -> 
 
 def fail(outcome: str, cause: str) -> Send:
     def answer(out: base.Outgoing) -> base.Accepted:
-        raise base.SendError(outcome, cause, counts=False)
+        raise base.SendError(outcome, cause, counts=False, breaker=True)
 
     return answer
 
@@ -390,3 +398,205 @@ def test_a_clock_that_was_set_back_stalls_nothing(
         Channel.update(next_slot=ahead, per_second=100).where(Channel.id == sms.id).execute()
     sending.wake()
     assert until(broadcast, finished)["sent"] == 30
+
+
+def test_a_channel_that_cannot_be_used_stops_alone(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    other = channels.create(settings, "sandbox_sms", "Other", {"token": "t", "secret": "s"})
+    Channel.update(secrets=b"nobody can read this").where(Channel.id == other.id).execute()
+    broken, good = running(settings, other, 5), running(settings, sms, 50)
+    sending.wake()
+    assert until(good, finished)["sent"] == 50
+    until(broken, lambda fresh, numbers: fresh.state == "stopped" and numbers["queued"] == 5)
+    assert Broadcast.get_by_id(broken.id).stop_detail["cause"] == "settings_invalid"
+    assert Channel.get_by_id(sms.id).state == "on" and sending.alive
+
+
+def test_what_goes_wrong_counts_for_the_channel_it_left_by(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    other = channels.create(settings, "sandbox_sms", "Other", {"token": "t", "secret": "s"})
+    broadcast = running(settings, sms, 20, rate=600)
+    until(broadcast, lambda _fresh, numbers: numbers["sent"] > 1)
+    broadcasts.stop(Broadcast.get_by_id(broadcast.id), "test")
+    until(broadcast, lambda _fresh, numbers: numbers["sending"] == 0)
+    cleared = broadcasts.clear(Broadcast.get_by_id(broadcast.id), "test")
+    broadcasts.update(settings, cleared, {"channel_id": other.id}, "test")
+    upload(settings, broadcast.id, 20, 100)
+    wire.answer = fail(base.STOP_CHANNEL, "sms_bad_token")
+    broadcasts.start(settings, Broadcast.get_by_id(broadcast.id), "test")
+    sending.wake()
+    until(broadcast, lambda fresh, numbers: fresh.state == "stopped" and numbers["sending"] == 0)
+    assert (Channel.get_by_id(other.id).state, Channel.get_by_id(sms.id).state) == ("stopped", "on")
+
+
+def test_a_provider_in_trouble_burns_nobody_however_it_says_so(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PROBE_LINE", 50)
+    monkeypatch.setattr("worker.sender.BACKOFF", (0.01,))
+
+    def answer(out: base.Outgoing) -> base.Accepted:
+        raise base.SendError(base.LATER, "131000", http_status=500, breaker=True, budget=3)
+
+    wire.answer = answer
+    broadcast = running(settings, sms, 100)
+    until(broadcast, waits_for("breaker"))
+    before = len(wire.taken)
+    time.sleep(1.0)
+    assert 2 <= len(wire.taken) - before <= 6  # probes, one at a time
+    assert broadcasts.count(broadcast, None)["failed"] == 0
+    wire.answer = lambda out: base.Accepted(f"id-{out.token}")
+    assert until(broadcast, finished)["sent"] == 100
+
+
+def test_a_probe_asks_before_it_risks_a_message(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PROBE_LINE", 50)
+    monkeypatch.setattr(breaker, "PROBE_UNCLEAR", 50)
+    monkeypatch.setattr("worker.sender.BACKOFF", (0.01,))
+    asked: list[float] = []
+
+    def ping() -> None:
+        asked.append(clock.monotonic())
+        raise base.SendError(base.UNCLEAR, "timeout")
+
+    wire.answer, wire.ping = fail(base.UNCLEAR, "timeout"), ping
+    broadcast = running(settings, sms, 100)
+    until(broadcast, waits_for("breaker"))
+    before = len(wire.taken)
+    time.sleep(1.0)
+    assert len(asked) > 2 and len(wire.taken) == before
+    wire.answer, wire.ping = (lambda out: base.Accepted(f"id-{out.token}")), lambda: None
+    numbers = until(broadcast, finished)
+    assert numbers["sent"] + numbers["uncertain"] == 100 and numbers["uncertain"] == before
+
+
+def test_a_fault_of_our_own_fails_its_message_and_no_other(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broadcast = running(settings, sms, 20, rate=600)
+    broadcasts.stop(Broadcast.get_by_id(broadcast.id), "test")
+    until(broadcast, lambda _fresh, numbers: numbers["sending"] == 0)
+    Message.update(row="no list at all").where(Message.phone == "+79010000015").execute()
+    Broadcast.update(rate_per_minute=60_000).where(Broadcast.id == broadcast.id).execute()
+    broadcasts.resume(Broadcast.get_by_id(broadcast.id), "test")
+    sending.wake()
+    numbers = until(broadcast, finished)
+    assert (numbers["sent"], numbers["failed"]) == (19, 1)
+    assert Message.get(Message.status == "failed").cause == "internal"
+
+
+def test_a_start_that_comes_due_finds_its_channel_stopped(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    broadcast = running(settings, sms, 5, rate=600)
+    broadcasts.stop(Broadcast.get_by_id(broadcast.id), "test")
+    until(broadcast, lambda _fresh, numbers: numbers["sending"] == 0)
+    left = broadcasts.count(broadcast, None)["queued"]
+    with db.write():
+        channels.stop(sms.id, "131048")
+        Broadcast.update(state="scheduled", send_at=clock.now() - 1).where(Broadcast.id == broadcast.id).execute()
+    before = len(wire.taken)
+    broadcasts.start_due()
+    sending.wake()
+    until(broadcast, lambda fresh, _numbers: fresh.state == "stopped")
+    fresh = Broadcast.get_by_id(broadcast.id)
+    assert (fresh.stop_reason, fresh.stop_detail["cause"]) == ("channel", "131048")
+    assert len(wire.taken) == before and broadcasts.count(broadcast, None)["queued"] == left
+
+
+def test_what_was_surely_not_sent_is_not_of_the_days_number(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.sender.BACKOFF", (0.01,))
+    Channel.update(per_day=30).where(Channel.id == sms.id).execute()
+    refused: set[str] = set()
+
+    def answer(out: base.Outgoing) -> base.Accepted:
+        if out.phone not in refused:
+            refused.add(out.phone)
+            raise base.SendError(base.LATER, "131056", http_status=400, retry_after=0.01)
+        return base.Accepted(f"id-{out.token}")
+
+    wire.answer = answer
+    broadcast = running(settings, sms, 100)
+    until(broadcast, lambda _fresh, numbers: numbers["sent"] == 30)
+    time.sleep(0.3)
+    assert broadcasts.count(broadcast, None)["sent"] == 30
+    assert db.value("SELECT SUM(n) FROM departure") == 30
+
+
+def test_who_has_stopped_marketing_goes_on_the_stop_list(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    wire.answer = fail(base.REFUSED, "131050")
+    until(running(settings, sms, 2), finished)
+    assert {(row.phone, row.source) for row in OptOut.select()} == {
+        ("+79010000000", "provider"),
+        ("+79010000001", "provider"),
+    }
+
+
+def test_an_answer_from_before_the_cure_stops_nothing_after_it(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    held: list[str] = []
+
+    def answer(out: base.Outgoing) -> base.Accepted:
+        if not held:
+            held.append(out.phone)
+            time.sleep(1.0)
+            raise base.SendError(base.STOP_CHANNEL, "190", http_status=401)
+        return base.Accepted(f"id-{out.token}")
+
+    wire.answer = answer
+    broadcast = running(settings, sms, 200, 6_000)
+    until(broadcast, lambda _fresh, numbers: numbers["sent"] > 5)
+    broadcasts.stop(Broadcast.get_by_id(broadcast.id), "test")
+    broadcasts.resume(Broadcast.get_by_id(broadcast.id), "test")
+    sending.wake()
+    assert until(broadcast, finished)["sent"] == 200
+    assert Channel.get_by_id(sms.id).state == "on"
+
+
+def test_ten_in_a_row_are_ten_also_when_storing_them_failed(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, failures = Sender._store, iter([True] * 3)
+
+    def failing(self: Sender, results: object) -> None:
+        stored(self, results)  # type: ignore[arg-type]
+        if results and next(failures, False):
+            raise peewee.OperationalError("disk full")
+
+    monkeypatch.setattr(Sender, "_store", failing)
+
+    def answer(out: base.Outgoing) -> base.Accepted:
+        raise base.SendError(base.REFUSED, "sms_bad_text", about_message=True)
+
+    wire.answer = answer
+    broadcast = running(settings, sms, 200)
+    numbers = until(broadcast, lambda fresh, n: fresh.state == "stopped" and n["sending"] == 0)
+    assert 10 <= numbers["failed"] <= 20
+
+
+def test_a_turn_that_always_fails_ends_nothing(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = Sender._claim
+    faults = iter([peewee.OperationalError("full"), KeyError("a fault of our own"), peewee.OperationalError("full")])
+
+    def failing(self: Sender) -> object:
+        jobs = claim(self)
+        if jobs and (fault := next(faults, None)) is not None:
+            raise fault
+        return jobs
+
+    monkeypatch.setattr(Sender, "_claim", failing)
+    broadcast = running(settings, sms, 30)
+    assert until(broadcast, finished)["sent"] == 30
+    assert len({out.phone for out in wire.taken}) == len(wire.taken) == 30
+    assert db.value("SELECT COUNT(*) FROM attempt") == 0  # none of them had been claimed

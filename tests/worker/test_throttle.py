@@ -43,3 +43,43 @@ def test_broadcasts_on_one_channel_share_it_fairly() -> None:
     assert throttle.share([2, 10], 10) == [2, 8]
     assert throttle.share([1, 1, 1], 2, first=2) == [1, 0, 1]
     assert throttle.share([], 5) == []
+
+
+# --- what really left -------------------------------------------------------------------------------
+
+
+def left(window: throttle.Window, *moments: float | None) -> list[throttle.Departure]:
+    found = []
+    for at in moments:
+        found.append(throttle.Departure())
+        found[-1].at = at
+        window.add(found[-1])
+    return found
+
+
+def test_no_more_leave_than_the_window_has_room_for() -> None:
+    window = throttle.Window()
+    left(window, 0.0, 10.0, 59.0)
+    assert window.free(4, 60, 59.5) == 1
+    assert window.free(3, 60, 59.5) == 0
+    assert window.frees_at(60, 59.5) == 60.0
+    assert window.free(3, 60, 60.0) == 1
+    assert window.free(2, 60, 60.0) == 0  # the rate was lowered
+
+
+def test_what_was_claimed_and_has_not_left_yet_counts_as_leaving_now() -> None:
+    window = throttle.Window()
+    (late,) = left(window, None)
+    assert window.free(1, 60, 100.0) == 0
+    late.at = 95.0  # a slow connection: claimed at 40, gone at 95
+    assert window.free(1, 60, 100.0) == 0 and window.free(1, 60, 155.0) == 1
+
+
+def test_what_never_left_makes_room_at_once() -> None:
+    window = throttle.Window()
+    first, second, _third = left(window, None, None, 5.0)
+    window.drop(second)
+    assert window.free(3, 60, 6.0) == 1
+    window.drop(first)
+    assert window.free(3, 60, 6.0) == 2 and len(window) == 1
+    assert window.free(3, 60, 66.0) == 3

@@ -25,6 +25,7 @@ from requests.utils import requote_uri
 from urllib3.util import wait_for_read
 
 from worker import clock
+from worker.providers.base import leaving
 from worker.providers.egress import Forbidden, NoAddress, Resolver, Target
 
 
@@ -363,6 +364,7 @@ class LeanAdapter(BaseAdapter):
             # A process that was stopped meanwhile must not send what others have given up.
             if late > self.timeouts.start:
                 raise NotSent("connect_failed", "too late to begin")
+            leaving()
             connection.write(data, min(self.timeouts.read, self.timeouts.total - late))
         except _NothingWritten:
             connection.close()

@@ -6,9 +6,12 @@ SendError, which already says what the failure means; the sender never reads a v
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+from worker import clock
 
 REFUSED = "refused"  # for this recipient: the message failed
 LATER = "later"  # surely not sent: back to the queue, tried again
@@ -68,6 +71,8 @@ class SendError(Exception):
     slow_channel: the whole channel waits for retry_after, not only this message.
     counts: whether this try uses up the message's budget of tries (connection faults do not).
     about_message: the refusal speaks of the message, not of the person (the ten-in-a-row rule).
+    breaker: whether it speaks of a line or a provider in trouble, and so feeds the circuit breaker; what is
+        UNCLEAR always does.
     budget: how often this very cause is tried again for one message (LATER only); None: the usual budget.
     then: what the failure means once `budget` is used up (REFUSED or STOP_BROADCAST).
     """
@@ -83,6 +88,7 @@ class SendError(Exception):
         slow_channel: bool = False,
         counts: bool = True,
         about_message: bool = False,
+        breaker: bool = False,
         budget: int | None = None,
         then: str = REFUSED,
     ) -> None:
@@ -95,13 +101,27 @@ class SendError(Exception):
         self.slow_channel = slow_channel
         self.counts = counts
         self.about_message = about_message
+        self.breaker = breaker or outcome == UNCLEAR
         self.budget = budget
         self.then = then
 
-    @property
-    def breaker(self) -> bool:
-        """Whether this result speaks of a line or a provider in trouble, and so feeds the circuit breaker."""
-        return self.outcome == UNCLEAR or (self.outcome == LATER and not self.counts and not self.slow_channel)
+
+class _Moment(threading.local):
+    at: float | None = None
+
+
+_left = _Moment()
+
+
+def leaving() -> None:
+    """Note that a request begins to leave now, in this thread. Transports call it; the throttle counts by it."""
+    _left.at = clock.monotonic()
+
+
+def left_at() -> float | None:
+    """When this thread's last request began to leave, on the monotonic clock; forgets it."""
+    found, _left.at = _left.at, None
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +241,10 @@ class Provider:
     def check(self) -> list[Finding]:
         """A harmless call that shows whether the settings work."""
         raise NotImplementedError
+
+    def ping(self) -> None:
+        """A harmless call that shows whether the vendor answers, asked before a message is risked on a line that
+        was in trouble. Raises SendError; does nothing where the vendor offers no such call."""
 
     def handshake(self, callback: RawCallback) -> str | None:
         """The body that answers a verification request (GET), or None when it is not one of ours."""

@@ -62,7 +62,7 @@ class HttpClient:
         try:
             response = self.adapter.send(prepared)
         except lean.NotSent as error:
-            raise SendError(LATER, error.cause, error.detail, counts=False) from error
+            raise SendError(LATER, error.cause, error.detail, counts=False, breaker=True) from error
         except lean.Unclear as error:
             raise SendError(UNCLEAR, error.cause, error.detail) from error
         except lean.NotAllowed as error:
@@ -107,6 +107,14 @@ def classify_http(status: int, retry_after: str | None = None, detail: str = "")
     if 400 <= status < 500 and status != 408:
         return SendError(REFUSED, cause, detail, http_status=status, about_message=True)
     return SendError(UNCLEAR, cause, detail, http_status=status)
+
+
+def speaks_for_itself(status: int) -> bool:
+    """Whether a refusal with a code that no table knows is about this one message: its status says nothing more.
+
+    401, 402 and 403 speak of the account, 429 of the pace, and a 5xx may hide an acceptance.
+    """
+    return status < 500 and status not in (401, 402, 403, 408, 429)
 
 
 def unreadable(answer: Answer) -> SendError:

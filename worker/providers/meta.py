@@ -32,6 +32,7 @@ from worker.providers.http import (
     json_object,
     mask_digits,
     seconds,
+    speaks_for_itself,
     unreadable,
 )
 from worker.providers.meta_errors import meaning
@@ -97,6 +98,9 @@ class CloudApi(Provider):
             return list(self._findings())
         except SendError as error:
             return [Finding("error", error.cause, error.detail)]
+
+    def ping(self) -> None:
+        self._get(self._path_part("phone_number_id"), {"fields": "id"})
 
     def handshake(self, callback: RawCallback) -> str | None:
         return meta_webhooks.challenge(callback, self._setting("verify_token"))
@@ -203,7 +207,7 @@ def refusal(answer: Answer, found: Mapping[str, Any] | None) -> SendError:
     if code is None:
         return by_status or unreadable(answer)
     code, rule = meaning(code, subcode)
-    if rule is UNKNOWN and answer.status == 429 and by_status is not None:
+    if rule is UNKNOWN and by_status is not None and not speaks_for_itself(answer.status):
         return by_status
     return rule.error(str(code), mask_digits(words), http_status=answer.status, retry_after=seconds(retry_after))
 

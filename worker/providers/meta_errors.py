@@ -50,13 +50,13 @@ ERRORS: dict[int, Rule] = {
     134100: BROADCAST,  # marketing endpoint: wrong category
     134102: BROADCAST,  # not available on the marketing endpoint
     # busy, down, too fast
-    1: Rule(LATER, budget=2),  # bad request or a fault of theirs: nobody can tell
+    1: Rule(LATER, breaker=True, budget=2),  # bad request or a fault of theirs: nobody can tell
     2: DOWN,
     4: TOO_FAST,  # calls of the app
     613: TOO_FAST,
     80007: TOO_FAST,  # calls of the account
     130429: TOO_FAST,  # throughput of the number
-    131000: Rule(LATER, budget=3),
+    131000: Rule(LATER, breaker=True, budget=3),
     131016: DOWN,
     131053: Rule(LATER, budget=1, then=STOP_BROADCAST),  # the header's file is the same for everybody
     131056: Rule(LATER, wait=60),  # too many to this one person: the others go on

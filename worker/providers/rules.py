@@ -21,6 +21,7 @@ class Rule(NamedTuple):
     slow_channel: bool = False
     counts: bool = True
     about_message: bool = False
+    breaker: bool = False
     budget: int | None = None
     then: str = REFUSED
 
@@ -50,6 +51,7 @@ class Rule(NamedTuple):
             slow_channel=self.slow_channel,
             counts=self.counts,
             about_message=self.about_message,
+            breaker=self.breaker,
             budget=self.budget,
             then=self.then,
         )
@@ -60,5 +62,5 @@ MESSAGE = Rule(REFUSED, about_message=True)  # speaks of the message: ten in a r
 UNKNOWN = Rule(REFUSED, about_message=True)  # a code that no table knows stops nothing by itself
 BROADCAST = Rule(STOP_BROADCAST)
 CHANNEL = Rule(STOP_CHANNEL)
-DOWN = Rule(LATER, counts=False)  # the vendor is in trouble: back-off, and the circuit breaker counts it
+DOWN = Rule(LATER, counts=False, breaker=True)  # the vendor is in trouble: back-off, and the circuit breaker counts it
 TOO_FAST = Rule(LATER, slow_channel=True, counts=False)

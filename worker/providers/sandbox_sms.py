@@ -36,6 +36,7 @@ from worker.providers.http import (
     json_object,
     mask_digits,
     seconds,
+    speaks_for_itself,
     unreadable,
 )
 from worker.providers.rules import BROADCAST, CHANNEL, MESSAGE, PERSON, TOO_FAST, UNKNOWN, Rule
@@ -101,6 +102,9 @@ class SandboxSms(Provider):
             return [Finding("error", error.cause, error.detail)]
         return [Finding("ok", "account_found", str(found.get("name", "")))]
 
+    def ping(self) -> None:
+        _read(self._call("GET", "/sms/account"))
+
     def verify(self, callback: RawCallback) -> bool:
         secret = self._setting("secret")
         given = callback.headers.get(SIGNATURE, "").encode()
@@ -139,6 +143,9 @@ def _read(answer: Answer) -> dict[str, Any]:
     if isinstance(error, dict) and isinstance(code, str):
         words = mask_digits(str(error.get("message", "")))
         rule = ERRORS.get(code, UNKNOWN)
+        by_status = classify_http(answer.status, retry_after, words)
+        if rule is UNKNOWN and by_status is not None and not speaks_for_itself(answer.status):
+            raise by_status
         raise rule.error(code, words, http_status=answer.status, retry_after=seconds(retry_after))
     refused = classify_http(answer.status, retry_after)
     if refused is not None:

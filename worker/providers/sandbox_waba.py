@@ -36,5 +36,5 @@ def emulator(data: str) -> str:
     """
     address = sandbox_address.read(Path(data))
     if address is None:
-        raise SendError(LATER, "connect_failed", "the sandbox is not running", counts=False)
+        raise SendError(LATER, "connect_failed", "the sandbox is not running", counts=False, breaker=True)
     return address
