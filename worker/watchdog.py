@@ -38,7 +38,8 @@ def why(broadcast: Broadcast) -> dict[str, Any] | None:
     said: dict[str, Any] | None = broadcast.waiting
     if said is not None and _still_true(broadcast, said, now):
         return said
-    moved = max(broadcast.last_sent_at or 0, broadcast.updated_at)
+    # A moment in the future was noted by a clock that has been set back since; it tells nothing.
+    moved = max((at for at in (broadcast.last_sent_at or 0, broadcast.updated_at) if at <= now + SILENT), default=0)
     return _silence(broadcast, now) if now - moved > SILENT else None
 
 
@@ -73,13 +74,16 @@ def _is_checking(broadcast: Broadcast) -> bool:
 def _silence(broadcast: Broadcast, now: int) -> dict[str, Any] | None:
     """Nothing was accepted for SILENT: what the tables say about it."""
     run = Run.get_or_none((Run.broadcast == broadcast.id) & (Run.number == broadcast.run))
-    if run is not None and now - (run.started_at or 0) <= SILENT:
+    if run is not None and 0 <= now - (run.started_at or 0) <= SILENT:
         return None
     slot = _next_slot(broadcast, now)
     if slot > now - SILENT:  # something was claimed a moment ago, or will be
-        return {"code": "rate", "until": slot} if slot - now > SLOW else None
+        if slot - now > SLOW:
+            return {"code": "rate", "until": slot}
+        put_off = _put_off(broadcast, now)
+        return {"code": "retry", "until": put_off} if put_off else None
     numbers = broadcasts.count(broadcast, broadcast.run)
-    if numbers["sending"]:
+    if numbers["sending"] or _neighbours_wait(broadcast):
         return {"code": "provider_slow"}
     if _is_checking(broadcast) and not numbers["queued"]:
         return {"code": "file_checking"}
@@ -105,12 +109,31 @@ def _next_slot(broadcast: Broadcast, now: int) -> int:
     return max((slot for slot, limit in limits if slot <= limit), default=0) // 1000
 
 
+_QUEUED = (
+    "SELECT MIN((SELECT m.not_before FROM message m WHERE m.file_id = f.id AND m.run = ?"
+    " AND m.status = 'queued' AND m.not_before > ? ORDER BY m.not_before LIMIT 1)) FROM recipient_file f"
+    " WHERE f.broadcast_id = ? AND f.state = 'ready' AND (f.removed_at IS NULL OR f.removed_how = 'keep')"
+)
+
+
+def _put_off(broadcast: Broadcast, now: int) -> int | None:
+    """When the next of those that were put off is tried again, ms; None when nobody was."""
+    found: int | None = db.value(_QUEUED, [broadcast.run, now, broadcast.id])
+    return found
+
+
+def _neighbours_wait(broadcast: Broadcast) -> bool:
+    """Whether others on the same channel have messages on their way, and so its connections."""
+    return bool(
+        db.value(
+            "SELECT 1 FROM counter c JOIN broadcast b ON b.id = c.broadcast_id"
+            " WHERE b.channel_id = ? AND c.status = 'sending' AND c.n > 0 LIMIT 1",
+            [broadcast.channel_id],
+        )
+    )
+
+
 def _due(broadcast: Broadcast) -> int | None:
     """The earliest `not_before` in the queue, ms; None when nothing is queued that may leave."""
-    found: int | None = db.value(
-        "SELECT MIN((SELECT m.not_before FROM message m WHERE m.file_id = f.id AND m.run = ?"
-        " AND m.status = 'queued' ORDER BY m.not_before LIMIT 1)) FROM recipient_file f"
-        " WHERE f.broadcast_id = ? AND f.state = 'ready' AND (f.removed_at IS NULL OR f.removed_how = 'keep')",
-        [broadcast.run, broadcast.id],
-    )
+    found: int | None = db.value(_QUEUED, [broadcast.run, -1, broadcast.id])
     return found

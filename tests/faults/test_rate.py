@@ -52,8 +52,8 @@ def test_no_window_is_too_full_through_a_kill_and_a_pause(world: World) -> None:
 
 @pytest.mark.long
 def test_f36_three_rates_at_once_are_kept(make_world: MakeWorld) -> None:
-    world, seconds = make_world(concurrency=32), 200
-    world.control(delay=[0.05, 0.1])
+    world, seconds = make_world(concurrency=64), 200
+    world.control(delay=[0.2, 0.4])
     started = at_once(world, seconds)
     wait(lambda: len(world.moments("1001")) >= seconds - 5, seconds * 1.3)
     for account, rate in RATES.items():

@@ -151,6 +151,29 @@ def test_a_channel_out_of_use_a_later_try_and_a_new_run_are_named(
     assert watchdog.why(broadcast) == {"code": "copying"}
 
 
+def test_messages_that_are_put_off_again_and_again_are_named(standing: Callable[..., Broadcast], frozen: Clock) -> None:
+    broadcast = standing("queued", "queued", next_slot=(frozen.ms - 500) * 1000)  # something is always being tried
+    assert watchdog.why(broadcast) is None
+    db.execute("UPDATE message SET not_before = ? WHERE line = 2", [frozen.ms + 60_000])
+    assert watchdog.why(broadcast) == {"code": "retry", "until": frozen.ms + 60_000}
+
+
+def test_a_neighbour_that_holds_the_lines_is_a_slow_provider(standing: Callable[..., Broadcast]) -> None:
+    broadcast = standing("queued")
+    neighbour = make.broadcast(state="running", channel=broadcast.channel)
+    make.messages(make.file(neighbour), "sending")
+    assert watchdog.why(broadcast) == {"code": "provider_slow"}
+
+
+def test_times_from_before_the_clock_was_set_back_hide_nothing(
+    standing: Callable[..., Broadcast], frozen: Clock
+) -> None:
+    broadcast = standing("queued", last_sent_at=frozen.ms)
+    frozen.tick(hours=-2)
+    Worker.update(heartbeat_at=frozen.ms).execute()
+    assert watchdog.why(broadcast) == {"code": "stuck"}
+
+
 def test_a_file_is_named_only_while_it_is_checked(standing: Callable[..., Broadcast]) -> None:
     broadcast = standing(waiting={"code": "file_checking"})
     assert watchdog.why(broadcast) == {"code": "stuck"}
