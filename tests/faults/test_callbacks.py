@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from tests import make
+from tests.faults.world import LONG, PATIENT
 from tests.product import Product, wait
 from worker import broadcasts, channels, clock, db, recipients, tasks
 from worker.models import Audit, Broadcast, Callback, Channel, RecipientFile, Run
@@ -96,7 +97,7 @@ def test_f23_start_pressed_twenty_times_at_once_is_one_run(product: Product) -> 
     product.judge(broadcast)
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [pytest.param(4, marks=LONG), pytest.param(20, marks=PATIENT)])
 def test_f21_no_callback_is_lost_while_a_foreign_program_locks_the_database(product: Product, seconds: int) -> None:
     soon(product, sent=(0.3, 0.5), delivered=(0.5, 1.0))
     broadcast = draft(product, f"Locked {seconds}", 40)
@@ -141,6 +142,7 @@ def test_f21_no_callback_is_lost_while_a_foreign_program_locks_the_database(prod
     product.judge(broadcast)
 
 
+@pytest.mark.long
 def test_f35_a_start_missed_by_minutes_is_late_and_one_missed_by_hours_is_not_made(product: Product) -> None:
     ahead = clock.now() + clock.HOUR
     late, missed = draft(product, "Late", 5, ahead), draft(product, "Missed", 5, ahead)

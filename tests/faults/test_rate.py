@@ -36,6 +36,7 @@ def ended(world: World, *started: Broadcast) -> dict[str, int]:
     return world.judge(*started)
 
 
+@pytest.mark.long
 def test_no_window_is_too_full_through_a_kill_and_a_pause(world: World) -> None:
     broadcast = world.broadcast(400, 1_200)  # twenty a second
     wait(lambda: len(world.accepted()) > 60, 30)
@@ -101,7 +102,9 @@ def test_f36_twenty_kills_make_nothing_faster(make_world: MakeWorld) -> None:
     assert ended(world, *started.values())["uncertain"] <= kills * world.concurrency
 
 
-@pytest.mark.parametrize("hours", [2, pytest.param(-2, marks=pytest.mark.long)])
+@pytest.mark.patient
+@pytest.mark.long
+@pytest.mark.parametrize("hours", [2, -2])
 def test_f33_the_clock_jumps_while_it_sends(make_world: MakeWorld, tmp_path: Path, hours: int) -> None:
     shift = tmp_path / "shift"
     world = make_world(PYTHONPATH=str(Path(__file__).parent / "traps"), CLOCK_SHIFT_FILE=str(shift))
@@ -162,6 +165,7 @@ def test_two_broadcasts_on_one_channel_share_its_pace_fairly(make_world: MakeWor
     assert db.value("SELECT SUM(n) FROM departure") == len(world.accepted())
 
 
+@pytest.mark.long
 def test_the_rate_and_the_daily_limit_change_while_it_runs(make_world: MakeWorld) -> None:
     world = make_world(concurrency=16)
     world.control(delay=[0.01, 0.02])

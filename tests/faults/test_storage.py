@@ -112,6 +112,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
     subprocess.run(["umount", "--lazy", str(data)], check=True, capture_output=True)
 
 
+@pytest.mark.long
 def test_f29_f30_a_full_disk_stops_the_sending_and_the_upload_until_there_is_room(
     small_disk: Callable[[str], None], make_world: MakeWorld
 ) -> None:
@@ -145,6 +146,7 @@ def test_f29_f30_a_full_disk_stops_the_sending_and_the_upload_until_there_is_roo
     assert numbers["sent"] + numbers["uncertain"] == 500 and numbers["uncertain"] <= world.concurrency
 
 
+@pytest.mark.long
 def test_f30_an_import_that_runs_into_a_full_disk_is_refused_or_done_later_but_never_half(
     small_disk: Callable[[str], None], make_world: MakeWorld
 ) -> None:
@@ -167,6 +169,7 @@ def test_f30_an_import_that_runs_into_a_full_disk_is_refused_or_done_later_but_n
 # --- a failing disk
 
 
+@pytest.mark.long
 def test_f31_when_the_disk_cannot_sync_nothing_leaves_any_more(world: World) -> None:
     strace = shutil.which("strace")
     if strace is None:
@@ -197,6 +200,7 @@ def test_f31_when_the_disk_cannot_sync_nothing_leaves_any_more(world: World) -> 
 # --- backups
 
 
+@pytest.mark.long
 def test_f38_after_a_restore_nothing_is_sent_before_a_person_says_so(world: World, tmp_path: Path) -> None:
     token = people.create_token("test", "sender", actor="test")
     broadcast = world.broadcast(600, 3_000)
@@ -232,7 +236,8 @@ def test_f38_after_a_restore_nothing_is_sent_before_a_person_says_so(world: Worl
     wait(lambda: len(world.accepted()) > 600, 20)
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("times", [2, 20])
 def test_f39_backups_taken_while_sending_are_whole(world: World, tmp_path: Path, times: int) -> None:
     people = 100 * times + 100
     broadcast = world.broadcast(people, 15_000)

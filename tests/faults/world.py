@@ -20,6 +20,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import requests
 
 from tests import make
@@ -28,6 +29,8 @@ from worker import broadcasts, channels, clock, db, recipients, tasks
 from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
 from worker.settings import Settings
 
+LONG = pytest.mark.long
+PATIENT = (pytest.mark.long, pytest.mark.patient)  # long, and most of it is waiting
 TEMPLATE = [{"type": "BODY", "text": "Hello {{1}}", "example": {"body_text": [["Anna"]]}}]
 SECRETS = {"access_token": "token", "app_secret": "secret", "verify_token": "verify"}
 NEVER_LEFT = ("queued", "skipped", "cancelled", "failed")
