@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from worker import broadcasts, channels, clock, db, delivery, locks, migrations, recipients, settings, tasks
+from worker import broadcasts, channels, clock, counters, db, delivery, locks, migrations, recipients, settings, tasks
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.sender import Sender
@@ -22,6 +22,7 @@ RECOVER_EVERY = 30.0
 BEAT_EVERY = 3.0  # from a thread of its own: no import or copy may make a living worker look dead
 DRAIN_PAUSE = 0.2
 ASK_AGAIN = 600.0
+CHECK_EVERY = 3_600.0
 CALLBACK_LIFE = 7 * 24 * clock.HOUR
 
 
@@ -45,9 +46,10 @@ class WorkerProcess:
                 ("callbacks", self._callbacks, DRAIN_PAUSE),
                 ("leftovers", self._leftovers, TICK),
                 ("templates", self._templates, TICK),
+                ("counters", self._check_counters, TICK),
             )
         ]
-        self._recovered = clock.monotonic()
+        self._recovered = self._checked = clock.monotonic()
         self._join_at = 0.0
         self._asked: dict[int, tuple[float, float]] = {}  # channel → when to ask again, the pause after that
 
@@ -107,6 +109,11 @@ class WorkerProcess:
             due, pause = self._asked.get(channel_id, (0.0, TICK))
             if clock.monotonic() >= due and tasks.run_sync_templates(channel_id) is None:
                 self._asked[channel_id] = (clock.monotonic() + pause, min(2 * pause, ASK_AGAIN))
+
+    def _check_counters(self) -> None:
+        if clock.monotonic() - self._checked > CHECK_EVERY:
+            self._checked = clock.monotonic()
+            counters.check(clock.now() - counters.DAY)
 
     def _forget(self) -> None:
         """Raw callbacks live for a week after they were applied, reports of unknown messages for 72 hours."""

@@ -401,6 +401,39 @@ def _lose(rows: list[tuple[Any, ...]], now: int) -> None:
         counters.add(deltas)
 
 
+def take_jump(ahead: int) -> bool:
+    """Whether this process is the first to notice a jump of the clock; `ahead` is the new difference to the
+    monotonic clock (ms), which all processes of a machine share."""
+    with db.write():
+        known = db.value("SELECT value FROM setting WHERE name = 'clock_ahead'")
+        if known is not None and abs(int(known) - ahead) < clock.MINUTE:
+            return False
+        db.execute(
+            "INSERT INTO setting (name, value) VALUES ('clock_ahead', ?)"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            [str(ahead)],
+        )
+    return True
+
+
+def clock_set_back(by: int) -> None:
+    """Move what waits for a moment (a provider's pause, a later try, a probe) with a clock that went back `by` ms.
+
+    Otherwise five seconds of waiting would become hours. Nothing that was sent changes.
+    """
+    now = clock.now()
+    with db.write():
+        db.execute("UPDATE channel SET slow_until = MAX(0, slow_until - ?) WHERE slow_until > ?", [by, now])
+        db.execute(
+            "UPDATE channel SET probe_at = probe_at - ?, opened_at = opened_at - ? WHERE opened_at > ?", [by, by, now]
+        )
+        db.execute(
+            "UPDATE message SET not_before = MAX(1, not_before - ?) WHERE status = 'queued' AND not_before > ?"
+            " AND file_id IN (SELECT id FROM recipient_file WHERE state = 'ready')",
+            [by, now],
+        )
+
+
 def resolve(message_id: int, how: str, actor: str) -> bool:
     """A person settles an uncertain message: "sent" counts it as sent, "resend" queues it once more.
 

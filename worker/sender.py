@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from worker import breaker, broadcasts, causes, channels, clock, counters, db, optouts, rendering, throttle
+from worker import breaker, broadcasts, causes, channels, clock, counters, db, delivery, optouts, rendering, throttle
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.providers import base
 from worker.settings import Settings
@@ -41,6 +41,7 @@ IDLE = 0.5  # seconds between two looks when nothing is due
 DRAIN = 40.0  # seconds; what is in flight has an answer or a timeout by then
 LONGEST_PAUSE = 5.0  # seconds between two tries to store while the database cannot be written
 MINUTE = 60.0  # seconds: the window that the typed rate speaks of
+JUMP = clock.MINUTE  # a clock that went back by more was set, not adjusted
 DAY = 24 * 60  # minutes over which a daily limit is counted
 BACKOFF = (5, 10, 20, 40, 80, 160, 300)
 
@@ -161,6 +162,7 @@ class Sender:
         self._turns = 0
         self._dealt: dict[int, int] = {}  # channel → messages claimed here so far
         self._next_due = 0.0
+        self._ahead = _wall_ahead()
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -204,6 +206,7 @@ class Sender:
                 if began < again:
                     continue  # results come in meanwhile; storing them is tried when its time has come
                 try:
+                    self._heed_the_clock()
                     jobs = self._turn(results)
                 except Exception as error:
                     # Locked or full: keep the results, look again soon. A fault of our own must not end it either.
@@ -219,6 +222,16 @@ class Sender:
                 left = TURN_GAP - (clock.monotonic() - began)
                 if left > 0 and jobs:
                     clock.sleep(left)
+
+    def _heed_the_clock(self) -> None:
+        """See whether somebody has set the clock back; one process of several moves what waits."""
+        ahead = _wall_ahead()
+        by = self._ahead - ahead
+        if abs(by) > JUMP and delivery.take_jump(ahead):
+            log.warning("the clock was set by %+d s", -by // 1000)
+            if by > 0:
+                delivery.clock_set_back(by)
+        self._ahead = ahead
 
     def _pause(self, results: Sequence[Result], again: float) -> float:
         """Seconds for which nothing but a result needs a look; `again` is when a failed turn is tried anew."""
@@ -862,6 +875,11 @@ class Sender:
             log.exception("provider failed")
             return Result(job, "lose", error=base.SendError(base.UNCLEAR, "internal"))
         return Result(job, "hold" if accepted.held else "accept", accepted.provider_id)
+
+
+def _wall_ahead() -> int:
+    """Milliseconds by which the clock on the wall is ahead of the one that never jumps."""
+    return clock.now() - round(clock.monotonic() * 1000)
 
 
 def _credit(watched: float, now: float) -> int:

@@ -52,12 +52,12 @@ def speed(found: World, skip: float = 2.0) -> float:
     return len(inside) / (last - first)
 
 
-def sent(found: World, people: int, seconds: float = 300) -> None:
-    """Wait until everybody is out of the queue."""
+def sent(found: World, left: int = 0, seconds: float = 300) -> None:
+    """Wait until no more than `left` people are in the queue or on their way."""
     deadline = time.monotonic() + seconds
-    while db.value("SELECT COALESCE(SUM(n), 0) FROM counter WHERE status IN ('queued', 'sending')"):
+    while db.value("SELECT COALESCE(SUM(n), 0) FROM counter WHERE status IN ('queued', 'sending')") > left:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{people} messages in {seconds} s")
+            raise TimeoutError(f"still more than {left} after {seconds} s")
         time.sleep(0.05)
 
 

@@ -17,7 +17,7 @@ def product() -> float:
     people = 12_000
     with engine.world() as world:
         engine.start(world, people)
-        engine.sent(world, people)
+        engine.sent(world)
         return engine.speed(world)
 
 

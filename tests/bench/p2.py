@@ -12,7 +12,7 @@ def product(secure: bool, seconds: int) -> float:
     people = 1_150 * seconds
     with engine.world(secure=secure) as world:
         engine.start(world, people)
-        engine.sent(world, people)
+        engine.sent(world)
         return engine.speed(world)
 
 

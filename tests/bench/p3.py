@@ -13,7 +13,7 @@ def product() -> float:
     with engine.world() as world:
         world.control(rules=[{"fault": "slow", "share": SHARE, "seconds": TAIL}])
         engine.start(world, people)
-        engine.sent(world, people)
+        engine.sent(world)
         return engine.speed(world)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests import make
 from tests.conftest import Clock
-from worker import channels, db, delivery
+from worker import channels, clock, counters, db, delivery
 from worker.models import Audit, Broadcast, Callback, Channel, DeliveryReport, Inbound, Message, OptOut
 from worker.providers.base import InboundMessage, RawCallback, StatusUpdate
 from worker.sender import Sender
@@ -413,3 +413,31 @@ def test_a_live_lease_is_never_taken_and_a_lapsed_one_always(
     ]
     report(sms, StatusUpdate("delivered", 20, "p1", dead.token))
     assert fresh(dead).status == "delivered"
+
+
+def test_what_waits_goes_back_with_the_clock(broadcast: Broadcast, sms: Channel, frozen: Clock) -> None:
+    late, due = make.messages(make.file(broadcast), "queued", "queued")
+    hours, now = 2 * clock.HOUR, frozen.ms
+    Message.update(not_before=now + 5_000).where(Message.id == late.id).execute()
+    Channel.update(slow_until=now + 30_000, opened_at=now - 1_000, probe_at=now + 9_000).execute()
+    frozen.tick(hours=-2)
+    assert delivery.take_jump(1) and not delivery.take_jump(2)  # one process of two
+    delivery.clock_set_back(hours)
+    assert fresh(late).not_before == frozen.ms + 5_000 and fresh(due).not_before == 0
+    channel = Channel.get_by_id(sms.id)
+    assert channel.slow_until == frozen.ms + 30_000
+    assert (channel.opened_at, channel.probe_at) == (frozen.ms - 1_000, frozen.ms + 9_000)
+
+
+def test_counters_that_differ_from_the_rows_are_put_right_and_said(
+    broadcast: Broadcast, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = make.file(broadcast)
+    make.messages(file, "queued", "queued", "sent")
+    assert counters.check(0) == 0
+    with db.write():
+        db.execute("UPDATE counter SET n = 7 WHERE status = 'sent'")
+        db.execute("DELETE FROM counter WHERE status = 'queued'")
+    assert counters.check(clock.now() + clock.HOUR) == 0  # nothing has changed since then
+    assert counters.check(0) == 1 and counters.check(0) == 0
+    assert "put right" in caplog.text
