@@ -1,8 +1,8 @@
-"""`python -m tests.faults`: the whole proof, in three lanes side by side; ends with 0 when all of it held.
+"""`python -m tests.faults`: the whole proof, in lanes side by side; ends with 0 when all of it held.
 
-Most of the time goes into waiting (for a lease, for a provider's pause, for a lock) and into a thousand
-random schedules. These run beside the rest, the schedules with the lowest priority, so that the rates of
-the rest are measured on a machine that has room for them. Further arguments go to pytest: `--seed 7`.
+Most of the time goes into waiting: for a lease, for a provider's pause, for a lock, for the minutes in which
+a rate is watched. So the lanes run beside each other, a thousand random schedules with the lowest priority,
+and what needs the machine for itself comes last. Further arguments go to pytest: `--seed 7`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,30 @@ import subprocess
 import sys
 import time
 
+SCHEDULES, RATES = "tests/faults/test_schedules.py", "tests/faults/test_rate.py"
+OTHERS = ["tests/faults", f"--ignore={SCHEDULES}", f"--ignore={RATES}"]
 LANES = {
-    "faults": ["tests/faults", "--ignore=tests/faults/test_schedules.py", "-m", "faults and not patient"],
-    "patience": ["tests/faults", "--ignore=tests/faults/test_schedules.py", "-m", "faults and patient"],
-    "schedules": ["tests/faults/test_schedules.py", "-m", "faults"],
+    "faults": [*OTHERS, "-m", "faults and not patient"],
+    "patience": [*OTHERS, "-m", "faults and patient"],
+    "rates": [RATES, "-m", "faults and not alone"],
+    "schedules": [SCHEDULES, "-m", "faults"],
 }
+ALONE = {"full speed": ["tests/faults", "-m", "faults and alone"]}
 NICE = {"schedules": 19}
 
 
 def main() -> int:
     began = time.monotonic()
-    lanes = {name: _start(name, chosen) for name, chosen in LANES.items()}
-    codes = {name: _show(name, process) for name, process in lanes.items()}
-    minutes = (time.monotonic() - began) / 60
+    codes = {**_run(LANES), **_run(ALONE)}
     said = ", ".join(f"{name}: {'green' if code == 0 else 'RED'}" for name, code in codes.items())
-    print(f"{said}; {minutes:.0f} min")
+    print(f"{said}; {(time.monotonic() - began) / 60:.0f} min")
     return max(codes.values())
+
+
+def _run(chosen: dict[str, list[str]]) -> dict[str, int]:
+    """Play these lanes at the same time; the exit code of each."""
+    lanes = {name: _start(name, arguments) for name, arguments in chosen.items()}
+    return {name: _show(name, process) for name, process in lanes.items()}
 
 
 def _start(name: str, chosen: list[str]) -> subprocess.Popen[str]:

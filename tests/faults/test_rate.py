@@ -64,6 +64,7 @@ def test_f36_three_rates_at_once_are_kept(make_world: MakeWorld) -> None:
     ended(world, *started.values())
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_f36_a_thousand_a_second_is_kept(make_world: MakeWorld) -> None:
     world, rate, seconds = make_world(concurrency=128), 60_000, 75
