@@ -34,6 +34,7 @@ STALE_PROBE = 45.0  # the same for a probe, before which the provider was asked 
 TRIES = 5  # postponements that count, for one message
 TOO_OLD = 24 * clock.HOUR  # a message that could not be handed over for so long has failed
 IN_A_ROW = 10  # the same message-level refusal for so many people stops the broadcast
+KEPT = 4  # a channel keeps the others from this part of its even share of the connections
 CAUTIOUS = 10  # requests in flight until the run's first acceptance
 TURN_GAP = 0.005  # seconds between two commits at the least, so that batches grow with the load
 PAUSE = 0.2  # seconds between two looks at what may change at any moment
@@ -163,6 +164,7 @@ class Sender:
         self._dealt: dict[int, int] = {}  # channel → messages claimed here so far
         self._next_due = 0.0
         self._ahead = _wall_ahead()
+        self._pace = throttle.ALONE if settings.senders == 1 else throttle.SHARED
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -325,7 +327,7 @@ class Sender:
             if lane.rest_until > now:
                 self._next_due = min(self._next_due, lane.rest_until)
                 continue
-            step = throttle.interval(plan.rate)
+            step = self._pace.interval(plan.rate)
             ahead = (plan.next_slot - now_us) / 1e6
             if ahead > 0 and ahead * 1e6 <= step + throttle.JUMP:
                 self._next_due = min(self._next_due, now + ahead)
@@ -354,10 +356,13 @@ class Sender:
         for plan in plans:
             by_channel.setdefault(plan.channel_id, []).append(plan)
         self._turns += 1
+        kept = max(1, self.settings.concurrency // (KEPT * len(by_channel))) if by_channel else 0
         jobs: list[Job] = []
         for channel_id, members in by_channel.items():
-            cap = max(1, self.settings.concurrency // len(by_channel))
-            free = min(cap - self._busy[channel_id], self.settings.concurrency - self._busy.total() - len(jobs))
+            # Every channel may take what is free, but for a few connections that another one can count on:
+            # a provider that does not answer must not hold them all.
+            cap = self.settings.concurrency - (len(by_channel) - 1) * kept
+            free = min(max(1, cap) - self._busy[channel_id], self.settings.concurrency - self._busy.total() - len(jobs))
             jobs += self._claim_channel(channel_id, members, max(0, free))
         return jobs
 
@@ -385,7 +390,7 @@ class Sender:
         budget = gate.budget
         channel_slot = channel_step = 0
         if channel.per_second:
-            channel_step = throttle.interval(channel.per_second * 60)
+            channel_step = self._pace.interval(channel.per_second * 60)
             channel_slot = self._channel_slot(channel, channel_step, now_us)
             budget = min(budget, self._due(channel_slot, channel_step, now_us))
             seconds = max(1.0, 1 / channel.per_second)
@@ -404,7 +409,7 @@ class Sender:
                 continue
             taken = self._claim_rows(plan, lane, provider, n, now_ms)
             if taken:
-                following = slot + throttle.interval(plan.rate) * len(taken)
+                following = slot + self._pace.interval(plan.rate) * len(taken)
                 db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [following, plan.id])
                 self._look_at(following, now_us)
             jobs += taken
@@ -496,9 +501,9 @@ class Sender:
     def _slot(self, plan: Plan, lane: Lane, now_us: int) -> int:
         """The broadcast's next slot; a little of the past counts only while this process kept watching."""
         now = clock.monotonic()
-        credit = _credit(lane.watched, now)
+        credit = self._pace.credit_since(lane.watched, now)
         lane.watched = now
-        slot = throttle.anchor(plan.next_slot, throttle.interval(plan.rate), now_us, credit)
+        slot = throttle.anchor(plan.next_slot, self._pace.interval(plan.rate), now_us, credit)
         if slot < plan.next_slot:
             # The clock was set back. Kept, or the slot would stay one step ahead of every look at it.
             db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [slot, plan.id])
@@ -507,7 +512,7 @@ class Sender:
     def _channel_slot(self, channel: ChannelPlan, step: int, now_us: int) -> int:
         """The channel's next slot, by the same rules."""
         now = clock.monotonic()
-        credit = _credit(self._watched.get(channel.id, 0.0), now)
+        credit = self._pace.credit_since(self._watched.get(channel.id, 0.0), now)
         self._watched[channel.id] = now
         slot = throttle.anchor(channel.next_slot, step, now_us, credit)
         if slot < channel.next_slot:
@@ -515,7 +520,7 @@ class Sender:
         return slot
 
     def _demand(self, plan: Plan, lane: Lane, slot: int, now_us: int) -> int:
-        step = throttle.interval(plan.rate)
+        step = self._pace.interval(plan.rate)
         n = self._due(slot, step, now_us)
         if n == 0 and step > 5_000_000:
             self._say(plan, {"code": "rate", "until": slot // 1000})
@@ -880,11 +885,6 @@ class Sender:
 def _wall_ahead() -> int:
     """Milliseconds by which the clock on the wall is ahead of the one that never jumps."""
     return clock.now() - round(clock.monotonic() * 1000)
-
-
-def _credit(watched: float, now: float) -> int:
-    """Microseconds of the past that count, for slots that were last looked at then."""
-    return throttle.CREDIT if now - watched < throttle.CREDIT / 1e6 * 2 else 0
 
 
 def _counts(job: Job, error: base.SendError) -> bool:

@@ -1,25 +1,40 @@
 """The pace: the next free slot of a broadcast and of a channel, reserved in the claim's own transaction.
 
 A slot is a point in time in microseconds. Slots are a little wider apart than 60 s / N; the contract leaves
-2 % of N for that. A slot in the past gives no credit beyond CREDIT, and that only while the sender was
-watching all along, so there is no burst at a start, after a pause or after a jump of the clock.
+2 % of N for that. A slot in the past gives no credit beyond a moment of a slow disk, and that only while the
+sender was watching all along, so there is no burst at a start, after a pause or after a jump of the clock.
 
 Slots know when a message was claimed. When it really left (a slow connection, a clock that jumped) only
-the process knows that sent it: its Window of departures is the second, hard guard.
+the process knows that sent it: its Window of departures is the second, hard guard. Where several processes
+send, each knows its own departures only; there the slots are wider and the credit smaller.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
-WIDEN = 1.01
-CREDIT = 250_000
 JUMP = 1_000_000
+LAG = 5_000_000  # a slot so much in the past is one of before a pause or a jump of the clock
 
 
-def interval(per_minute: float) -> int:
-    """Microseconds between two slots at this rate."""
-    return int(60_000_000 * WIDEN / per_minute) + 1
+class Pace(NamedTuple):
+    """How slots are laid: how much wider than 60 s / N, and how many microseconds of the past count."""
+
+    widen: float
+    credit: int
+
+    def interval(self, per_minute: float) -> int:
+        """Microseconds between two slots at this rate."""
+        return int(60_000_000 * self.widen / per_minute) + 1
+
+    def credit_since(self, watched: float, now: float) -> int:
+        """Microseconds of the past that count for slots that were last looked at then (monotonic seconds)."""
+        return self.credit if now - watched < self.credit / 1e6 * 2 else 0
+
+
+ALONE = Pace(1.005, 1_000_000)
+SHARED = Pace(1.01, 250_000)
 
 
 def anchor(next_slot: int, step: int, now: int, credit: int = 0) -> int:
@@ -30,6 +45,8 @@ def anchor(next_slot: int, step: int, now: int, credit: int = 0) -> int:
     """
     if next_slot > now + step + JUMP:
         return now + step
+    if next_slot < now - step - LAG:
+        return now
     return max(next_slot, now - credit)
 
 

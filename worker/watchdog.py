@@ -105,7 +105,7 @@ def _next_slot(broadcast: Broadcast, now: int) -> int:
     if channel is not None and channel.per_second:
         paces.append((channel.next_slot, channel.per_second * 60))
     # A slot beyond the pace is a jump of the clock, which the sender puts right.
-    limits = [(slot, now * 1000 + throttle.interval(rate) + throttle.JUMP) for slot, rate in paces]
+    limits = [(slot, now * 1000 + throttle.SHARED.interval(rate) + throttle.JUMP) for slot, rate in paces]
     return max((slot for slot, limit in limits if slot <= limit), default=0) // 1000
 
 
