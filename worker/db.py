@@ -102,8 +102,9 @@ def close() -> None:
 
 
 def _run(sql: str, parameters: Sequence[Any]) -> Any:
-    run: Any = database.execute_sql
-    return run(sql, parameters)
+    # Past peewee's own layer, which costs more than a small statement does; its exceptions stay.
+    with _as_peewee:
+        return _connection().execute(sql, parameters)
 
 
 def _connection() -> Any:

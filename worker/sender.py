@@ -14,7 +14,7 @@ import queue
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -38,12 +38,21 @@ KEPT = 4  # a channel keeps the others from this part of its even share of the c
 CAUTIOUS = 10  # requests in flight until the run's first acceptance
 TURN_GAP = 0.005  # seconds between two commits at the least, so that batches grow with the load
 PAUSE = 0.2  # seconds between two looks at what may change at any moment
+NOTE_EVERY = 0.5  # seconds between two notes of a broadcast's speed while it sends
 IDLE = 0.5  # seconds between two looks when nothing is due
 DRAIN = 40.0  # seconds; what is in flight has an answer or a timeout by then
 LONGEST_PAUSE = 5.0  # seconds between two tries to store while the database cannot be written
 MINUTE = 60.0  # seconds: the window that the typed rate speaks of
 JUMP = clock.MINUTE  # a clock that went back by more was set, not adjusted
 DAY = 24 * 60  # minutes over which a daily limit is counted
+# First those that were put off and whose time has come: a long list must not make them wait for its end.
+_NEXT = (
+    "SELECT * FROM (SELECT m.id, m.phone, m.row, m.tries, o.id FROM message m LEFT JOIN opt_out o ON o.phone = m.phone"
+    " WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND {which} ORDER BY m.not_before, m.id LIMIT ?)"
+)
+CLAIM = " UNION ALL ".join(
+    (_NEXT.format(which="m.not_before BETWEEN 1 AND ?"), _NEXT.format(which="m.not_before = 0") + " LIMIT ?")
+)
 BACKOFF = (5, 10, 20, 40, 80, 160, 300)
 
 
@@ -84,12 +93,15 @@ class Lane:
 
     broadcast_id: int
     channel_id: int
+    window: throttle.Window
+    channel_window: throttle.Window
     epoch: int = -1
     run: int = 0
     text_version: int = 1
     content: rendering.Content | None = None
     renderers: dict[int, Any] = field(default_factory=dict)
     in_flight: int = 0
+    noted: float = 0.0  # when its speed was last written
     watched: float = 0.0  # when the slots were last looked at
     rest_until: float = 0.0  # nothing to claim before that
     confirmed: bool = False  # this run has had its first acceptance here
@@ -124,6 +136,8 @@ class ChannelPlan(NamedTuple):
     recent: str
     opened_at: int | None
     probe_at: int
+    settings: str
+    secrets: bytes | None
 
     @property
     def breaker(self) -> breaker.Breaker:
@@ -156,6 +170,8 @@ class Sender:
         self._unsure: list[Result] = []  # claims whose commit failed: surely not sent
         self._busy: Counter[int] = Counter()  # channel → connections in use
         self._windows: dict[tuple[str, int], throttle.Window] = {}  # of broadcasts and channels
+        self._known: dict[int, tuple[tuple[str, bytes | None], base.Provider]] = {}  # channel → by what, its Provider
+        self._deltas: counters.Deltas = {}  # of the turn under way, written before they are read
         self._watched: dict[int, float] = {}  # channel → when its slots were last looked at
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -272,9 +288,11 @@ class Sender:
         self._take_connections(mine, -1)  # they are free for what is claimed in the same turn
         try:
             with db.write():
+                self._deltas = {}
                 self._store(stored)
                 if not self._stopping.is_set():
                     jobs = self._claim()
+                self._write_deltas()
         except BaseException:
             # The outcome of the commit is unknown: what was claimed here must not leave.
             self._take_connections(mine, 1)
@@ -289,8 +307,8 @@ class Sender:
             del self._in_flight[job.token]
         for job in jobs:
             self._in_flight[job.token] = job
-            for window in self._windows_of(job):
-                window.add(job.departure)
+            job.lane.window.add(job.departure)
+            job.lane.channel_window.add(job.departure)
         self._take_connections(jobs, 1)
         return jobs
 
@@ -303,14 +321,21 @@ class Sender:
                 found.append(result)
         return found
 
+    def _count(self, key: tuple[int, int, int], before: str, after: str, n: int = 1) -> None:
+        """Note that `n` messages went from one status to another; the counters learn it before the commit."""
+        deltas = self._deltas
+        deltas[*key, before] = deltas.get((*key, before), 0) - n
+        deltas[*key, after] = deltas.get((*key, after), 0) + n
+
+    def _write_deltas(self) -> None:
+        deltas, self._deltas = self._deltas, {}
+        counters.add(deltas)
+
     def _take_connections(self, jobs: Sequence[Job], change: int) -> None:
         """Count the connections in use: 1 takes those of `jobs`, -1 gives them back."""
         for job in jobs:
             job.lane.in_flight += change
             self._busy[job.lane.channel_id] += change
-
-    def _windows_of(self, job: Job) -> tuple[throttle.Window, throttle.Window]:
-        return self._window("broadcast", job.lane.broadcast_id), self._window("channel", job.lane.channel_id)
 
     def _window(self, noun: str, id_: int) -> throttle.Window:
         return self._windows.setdefault((noun, id_), throttle.Window())
@@ -370,7 +395,8 @@ class Sender:
         now = clock.monotonic()
         for key, window in list(self._windows.items()):
             window.free(0, 3_600, now)
-            if not len(window):
+            used = any(window in (lane.window, lane.channel_window) for lane in self._lanes.values())
+            if not len(window) and not used:
                 del self._windows[key]
 
     def _claim_channel(self, channel_id: int, plans: list[Plan], free: int) -> list[Job]:
@@ -423,8 +449,14 @@ class Sender:
 
     def _provider(self, channel: ChannelPlan, lanes: Sequence[Lane]) -> base.Provider | None:
         """The Provider of a channel; a channel whose settings cannot be used stops with its broadcasts."""
+        mark = (channel.settings, channel.secrets)
+        known = self._known.get(channel.id)
+        if known is not None and known[0] == mark:
+            return known[1]
         try:
-            return self.providers.get(Channel.get_by_id(channel.id))
+            provider = self.providers.get(Channel.get_by_id(channel.id))
+            self._known[channel.id] = (mark, provider)
+            return provider
         except peewee.DatabaseError:
             raise
         except Exception as error:
@@ -525,7 +557,7 @@ class Sender:
         if n == 0 and step > 5_000_000:
             self._say(plan, {"code": "rate", "until": slot // 1000})
         if n:
-            n = min(n, self._free(self._window("broadcast", plan.id), plan.rate, MINUTE))
+            n = min(n, self._free(lane.window, plan.rate, MINUTE))
         if not lane.confirmed:
             n = min(n, CAUTIOUS - lane.in_flight)
         return max(0, n)
@@ -534,7 +566,8 @@ class Sender:
         lane = self._lanes.get(plan.id)
         if lane is None or lane.channel_id != plan.channel_id:
             # What is in flight by another channel keeps the lane that it left by.
-            lane = self._lanes[plan.id] = Lane(plan.id, plan.channel_id)
+            windows = self._window("broadcast", plan.id), self._window("channel", plan.channel_id)
+            lane = self._lanes[plan.id] = Lane(plan.id, plan.channel_id, *windows)
         if lane.epoch != plan.epoch or lane.text_version != plan.text_version:
             broadcast = Broadcast.get_by_id(plan.id)
             lane.content = broadcasts.content(broadcast)
@@ -565,20 +598,12 @@ class Sender:
             " AND (removed_at IS NULL OR removed_how = 'keep') ORDER BY id",
             [plan.id],
         ):
-            # First those that were put off and whose time has come: a long list must not make them wait for its end.
-            for which, parameters in (("m.not_before BETWEEN 1 AND ?", [now]), ("m.not_before = 0", [])):
-                while len(jobs) < n:
-                    wanted = n - len(jobs)
-                    found = db.rows(
-                        "SELECT m.id, m.phone, m.row, m.tries, o.id FROM message m"  # noqa: S608
-                        " LEFT JOIN opt_out o ON o.phone = m.phone"
-                        f" WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND {which}"
-                        " ORDER BY m.not_before, m.id LIMIT ?",
-                        [file_id, plan.run, *parameters, wanted],
-                    )
-                    jobs += self._take(plan, lane, provider, file_id, found, now)
-                    if len(found) < wanted:
-                        break
+            while len(jobs) < n:
+                wanted = n - len(jobs)
+                found = db.rows(CLAIM, [file_id, plan.run, now, wanted, file_id, plan.run, wanted, wanted])
+                jobs += self._take(plan, lane, provider, file_id, found, now)
+                if len(found) < wanted:
+                    break
         if not jobs:
             self._nothing(plan, lane, now)
         elif plan.waiting is not None:
@@ -602,7 +627,7 @@ class Sender:
                 "UPDATE message SET status = 'skipped', cause = 'opted_out' WHERE id = ? AND status = 'queued'",
                 skipped,
             )
-            counters.add({(*key, "queued"): -len(skipped), (*key, "skipped"): len(skipped)})
+            self._count(key, "queued", "skipped", len(skipped))
         if not rows:
             return []
         renderer = self._renderer(lane, file_id)
@@ -629,7 +654,7 @@ class Sender:
             " text_version = ?, cause = NULL, cause_text = NULL WHERE id = ? AND status = 'queued'",
             [(job.token, self.owner, now + LEASE, now, plan.text_version, job.id) for job in jobs],
         )
-        counters.add({(*key, "queued"): -len(jobs), (*key, "sending"): len(jobs)})
+        self._count(key, "queued", "sending", len(jobs))
         return jobs
 
     def _renderer(self, lane: Lane, file_id: int) -> Any:
@@ -661,6 +686,7 @@ class Sender:
 
     def _finish(self, plan: Plan) -> bool:
         """running → finished when no row is queued or sending, no file is being checked, no copy under way."""
+        self._write_deltas()
         numbers = broadcasts.count(Broadcast(id=plan.id), plan.run)
         if broadcasts.left(numbers):
             return False
@@ -693,7 +719,7 @@ class Sender:
                 part,
             ):
                 known[id_] = (status, token, postponed)
-        writer = _Writer(clock.now())
+        writer = _Writer(clock.now(), self._count)
         for result in results:
             found = known.get(result.job.id)
             if found is not None:
@@ -712,8 +738,8 @@ class Sender:
             if result.action == "postpone":
                 unsent[job.lane.channel_id, job.minute] += 1
             if job.departure.at is None and not job.departure.void:
-                for window in self._windows_of(job):
-                    window.drop(job.departure)
+                job.lane.window.drop(job.departure)
+                job.lane.channel_window.drop(job.departure)
         for (channel_id, minute), n in unsent.items():
             db.execute(
                 "UPDATE departure SET n = MAX(0, n - ?) WHERE channel_id = ? AND minute = ?", [n, channel_id, minute]
@@ -828,6 +854,9 @@ class Sender:
                 lane.departures.popleft()
             span = max(at - lane.departures[0], 1.0) if len(lane.departures) > 1 else 60.0
             speed = round(len(lane.departures) * 60 / span)
+            if at - lane.noted < NOTE_EVERY and lane.in_flight:
+                return
+            lane.noted = at
         db.execute("UPDATE broadcast SET last_sent_at = ?, speed = ? WHERE id = ?", [now, speed, broadcast_id])
 
     # --- sender threads -------------------------------------------------------------------------
@@ -911,7 +940,8 @@ _ACTIONS = {
 def _channel(channel_id: int) -> ChannelPlan:
     return ChannelPlan(
         *db.rows(
-            "SELECT id, per_second, per_day, next_slot, slow_until, state, stop_reason, recent, opened_at, probe_at"
+            "SELECT id, per_second, per_day, next_slot, slow_until, state, stop_reason, recent, opened_at, probe_at,"
+            " settings, secrets"
             " FROM channel WHERE id = ?",
             [channel_id],
         )[0]
@@ -939,14 +969,14 @@ def outgoing(renderer: Any, phone: str, cells: str | None, token: str) -> base.O
 class _Writer:
     """Collects the changes of one turn and writes each kind with one statement."""
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, count: Callable[[tuple[int, int, int], str, str], None]) -> None:
         self.now = now
+        self._count = count
         self.sent: dict[int, int] = {}
         self._taken: list[tuple[Any, ...]] = []
         self._back: list[tuple[Any, ...]] = []
         self._ended: list[tuple[Any, ...]] = []
         self._attempts: list[tuple[Any, ...]] = []
-        self._deltas: dict[tuple[int, int, int, str], int] = {}
 
     def result(
         self, job: Job, action: str, status: str, provider_id: str | None, error: base.SendError | None, later: int
@@ -969,9 +999,7 @@ class _Writer:
             if error is not None:
                 self.attempt(job, {"queued": "postponed", "failed": "rejected"}.get(target, "lost"), error)
         if target is not None and target != status:
-            key = (job.lane.broadcast_id, job.run, job.file_id)
-            for name, change in ((status, -1), (target, 1)):
-                self._deltas[(*key, name)] = self._deltas.get((*key, name), 0) + change
+            self._count((job.lane.broadcast_id, job.run, job.file_id), status, target)
 
     def attempt(self, job: Job, outcome: str, error: base.SendError | None) -> None:
         self._attempts.append(
@@ -1012,4 +1040,3 @@ class _Writer:
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 self._attempts,
             )
-        counters.add(self._deltas)
