@@ -31,12 +31,15 @@ log = logging.getLogger("molva.sender")
 LEASE = 60 * clock.SECOND
 STALE = 5.0  # seconds from claim to first byte after which a request is not started any more
 STALE_PROBE = 45.0  # the same for a probe, before which the provider was asked whether it answers
+TOKEN = 10  # random bytes of an attempt token
 TRIES = 5  # postponements that count, for one message
 TOO_OLD = 24 * clock.HOUR  # a message that could not be handed over for so long has failed
 IN_A_ROW = 10  # the same message-level refusal for so many people stops the broadcast
 KEPT = 4  # a channel keeps the others from this part of its even share of the connections
 CAUTIOUS = 10  # requests in flight until the run's first acceptance
-TURN_GAP = 0.005  # seconds between two commits at the least, so that batches grow with the load
+# Seconds between two commits at the least, so that batches grow with the load: longer while there are free
+# connections, when nothing is slowed by it.
+TURN_GAP, TURN_GAP_AT_EASE = 0.005, 0.015
 PAUSE = 0.2  # seconds between two looks at what may change at any moment
 NOTE_EVERY = 0.5  # seconds between two notes of a broadcast's speed while it sends
 IDLE = 0.5  # seconds between two looks when nothing is due
@@ -237,7 +240,8 @@ class Sender:
                 results = []
                 for job in jobs:
                     self._dispatch(job)
-                left = TURN_GAP - (clock.monotonic() - began)
+                at_ease = self._busy.total() < self.settings.concurrency * 0.8
+                left = (TURN_GAP_AT_EASE if at_ease else TURN_GAP) - (clock.monotonic() - began)
                 if left > 0 and jobs:
                     clock.sleep(left)
 
@@ -430,15 +434,17 @@ class Sender:
         # Who begins goes round with what was dealt: a count of turns beats in time with the answers.
         dealt = self._dealt.get(channel_id, 0)
         jobs: list[Job] = []
+        reserved: list[tuple[int, int]] = []
         for plan, lane, slot, n in zip(plans, lanes, slots, throttle.share(demands, budget, dealt), strict=True):
             if n == 0:
                 continue
             taken = self._claim_rows(plan, lane, provider, n, now_ms)
             if taken:
                 following = slot + self._pace.interval(plan.rate) * len(taken)
-                db.execute("UPDATE broadcast SET next_slot = ? WHERE id = ?", [following, plan.id])
+                reserved.append((following, plan.id))
                 self._look_at(following, now_us)
             jobs += taken
+        db.many("UPDATE broadcast SET next_slot = ? WHERE id = ?", reserved)
         self._dealt[channel_id] = dealt + len(jobs)
         if jobs:
             following = channel_slot + channel_step * len(jobs)
@@ -632,10 +638,11 @@ class Sender:
             return []
         renderer = self._renderer(lane, file_id)
         minute = now // clock.MINUTE
+        chance = secrets.token_hex(TOKEN * len(rows))
         jobs = [
             Job(
                 id_,
-                f"{id_}.{secrets.token_hex(10)}",
+                f"{id_}.{chance[n * 2 * TOKEN : (n + 1) * 2 * TOKEN]}",
                 plan.run,
                 file_id,
                 phone,
@@ -647,7 +654,7 @@ class Sender:
                 plan.epoch,
                 minute,
             )
-            for id_, phone, cells, tries, _ in rows
+            for n, (id_, phone, cells, tries, _) in enumerate(rows)
         ]
         db.many(
             "UPDATE message SET status = 'sending', token = ?, owner = ?, lease_until = ?, sending_at = ?,"

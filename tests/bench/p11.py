@@ -10,8 +10,22 @@ from tests.bench.common import Result, apart
 SHARE = 0.98
 
 
-def plain(rate: int, seconds: int) -> tuple[int, float]:
-    with engine.world(connections=32 if rate < 60_000 else 128) as world:
+ACCOUNTS = {60: "1001", 600: "1002", 6_000: "1003"}
+
+
+def together(seconds: int) -> dict[int, tuple[int, float]]:
+    """Three rates on three channels at once: the numbers of each."""
+    with engine.world(connections=64) as world:
+        for n, (rate, account) in enumerate(ACCOUNTS.items()):
+            world.broadcast(rate * seconds // 60 + rate // 10 + 5, rate, n * 100_000, account)
+        time.sleep(seconds)
+        return {rate: world.rate_windows(account) for rate, account in ACCOUNTS.items()}
+
+
+def fastest(seconds: int) -> tuple[int, float]:
+    """The highest rate there is, alone."""
+    rate = 60_000
+    with engine.world() as world:
         world.broadcast(rate * seconds // 60 + 5, rate)
         _until(world, rate * seconds // 60, seconds)
         return world.rate_windows()
@@ -36,11 +50,13 @@ def _until(world: engine.World, messages: int, seconds: int) -> None:
 
 def run(big: bool) -> list[Result]:
     results = []
-    for rate, seconds in ((60, 600 if big else 130), (600, 600 if big else 80), (6_000, 80), (60_000, 70)):
-        most, average = apart(plain, rate, seconds)
+    long = 600 if big else 130
+    found = {**apart(together, long), 60_000: apart(fastest, 70)}
+    for rate, (most, average) in found.items():
         met = most <= rate and average >= SHARE * rate
         shown = (f"most in 60 s: {most:,}", "", f"{average / rate:.3f}")
-        results.append(Result(f"P11 {rate:,}/min", *shown, "≤ N; ≥ 0.98", met, f"{seconds} s"))
+        note = "70 s" if rate == 60_000 else f"{long} s, three rates on three channels at once"
+        results.append(Result(f"P11 {rate:,}/min", *shown, "≤ N; ≥ 0.98", met, note))
     most, _average = apart(shaken, 6_000, 90)
     note = "two workers, the whole group killed in the middle"
     results.append(Result("P11 shaken", f"most in 60 s: {most:,}", "", "", "≤ 6,000", most <= 6_000, note))

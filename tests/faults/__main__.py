@@ -17,12 +17,15 @@ SCHEDULES, RATES = "tests/faults/test_schedules.py", "tests/faults/test_rate.py"
 OTHERS = ["tests/faults", f"--ignore={SCHEDULES}", f"--ignore={RATES}"]
 LANES = {
     "faults": [*OTHERS, "-m", "faults and not patient"],
-    "patience": [*OTHERS, "-m", "faults and patient"],
-    "rates": [RATES, "-m", "faults and not alone"],
-    "schedules": [SCHEDULES, "-m", "faults"],
+    "patience": ["tests/faults/test_provider.py", "-m", "faults and patient"],
+    "more patience": [*OTHERS, "--ignore=tests/faults/test_provider.py", "-m", "faults and patient"],
+    "rates": [RATES, "-m", "faults and not alone and not patient"],
+    "clocks": [RATES, "-m", "faults and patient"],
+    "schedules": [SCHEDULES, "-m", "faults", "-k", "few or thousand_schedules[1]"],
+    "more schedules": [SCHEDULES, "-m", "faults", "-k", "thousand_schedules[2]"],
 }
 ALONE = {"full speed": ["tests/faults", "-m", "faults and alone"]}
-NICE = {"schedules": 19}
+NICE = {"schedules": 19, "more schedules": 19}
 
 
 def main() -> int:

@@ -583,6 +583,23 @@ def test_ten_in_a_row_are_ten_also_when_storing_them_failed(
     assert 10 <= numbers["failed"] <= 20
 
 
+def test_those_that_were_put_off_do_not_wait_for_the_end_of_the_list(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    tried: list[str] = []
+
+    def answer(out: base.Outgoing) -> base.Accepted:
+        tried.append(out.phone)
+        if len(tried) == 1:
+            raise base.SendError(base.LATER, "131056", http_status=400, retry_after=0.2)
+        return base.Accepted(f"id-{out.token}")
+
+    wire.answer = answer
+    broadcast = running(settings, sms, 100, rate=3_000)
+    assert until(broadcast, finished)["sent"] == 100
+    assert 1 < tried.index(tried[0], 1) < 60
+
+
 def test_a_turn_that_always_fails_ends_nothing(
     settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
