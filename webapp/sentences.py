@@ -256,4 +256,6 @@ def event(found: Event) -> str:
         label = str(_("Delivery report: %(status)s", status=label.lower()))
     because = cause(found.cause, found.detail)
     detail = because["text"] if because else found.detail
+    if detail and detail.startswith(label):
+        return detail  # the cause says all of it
     return f"{label}: {detail}" if detail else label
