@@ -16,8 +16,10 @@ import time
 SCHEDULES, RATES = "tests/faults/test_schedules.py", "tests/faults/test_rate.py"
 OTHERS = ["tests/faults", f"--ignore={SCHEDULES}", f"--ignore={RATES}"]
 LANES = {
-    "faults": [*OTHERS, "-m", "faults and not patient"],
-    "patience": ["tests/faults/test_provider.py", "-m", "faults and patient"],
+    "crashes": ["tests/faults/test_crash.py", "-m", "faults and not patient"],
+    "faults": [*OTHERS, "--ignore=tests/faults/test_crash.py", "-m", "faults and not patient"],
+    "outages": ["tests/faults/test_provider.py", "-m", "faults and patient", "-k", "f07 or f09 or f32"],
+    "patience": ["tests/faults/test_provider.py", "-m", "faults and patient", "-k", "not (f07 or f09 or f32)"],
     "more patience": [*OTHERS, "--ignore=tests/faults/test_provider.py", "-m", "faults and patient"],
     "rates": [RATES, "-m", "faults and not alone and not patient"],
     "clocks": [RATES, "-m", "faults and patient"],

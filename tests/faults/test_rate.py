@@ -53,7 +53,7 @@ def test_no_window_is_too_full_through_a_kill_and_a_pause(world: World) -> None:
 
 @pytest.mark.long
 def test_f36_three_rates_at_once_are_kept(make_world: MakeWorld) -> None:
-    world, seconds = make_world(concurrency=64), 200
+    world, seconds = make_world(concurrency=64), 130
     world.control(delay=[0.2, 0.4])
     started = at_once(world, seconds)
     wait(lambda: len(world.moments("1001")) >= seconds - 5, seconds * 1.3)
@@ -79,7 +79,7 @@ def test_f36_a_thousand_a_second_is_kept(make_world: MakeWorld) -> None:
 
 @pytest.mark.long
 def test_f36_twenty_kills_make_nothing_faster(make_world: MakeWorld) -> None:
-    world, kills, pause = make_world(concurrency=64), 20, 8
+    world, kills, pause = make_world(concurrency=64), 20, 5
     world.control(delay=[0.02, 0.05])
     started = at_once(world, kills * (pause + 6))
     up: list[tuple[float, float]] = []  # from the first acceptance after a start to the kill
@@ -135,12 +135,12 @@ def test_f33_the_clock_jumps_while_it_sends(make_world: MakeWorld, tmp_path: Pat
 def test_f22_two_workers_share_the_rate_and_nobody_is_reached_twice(make_world: MakeWorld) -> None:
     world = make_world(concurrency=8, MOLVA_SENDERS="2")
     world.control(delay=[0.02, 0.1])
-    broadcast = world.broadcast(2_400, 1_200)
+    broadcast = world.broadcast(2_000, 1_200)
     owners: set[int] = set()  # who has had something in flight
 
     def nearly_all() -> bool:
         owners.update(row[0] for row in db.rows("SELECT DISTINCT owner FROM message WHERE status = 'sending'"))
-        return len(world.accepted()) >= 2_000
+        return len(world.accepted()) >= 1_600
 
     wait(nearly_all, 150)
     most, average = world.rate_windows()
@@ -157,7 +157,7 @@ def test_two_broadcasts_on_one_channel_share_its_pace_fairly(make_world: MakeWor
     drafts = [world.draft(1_500, 6_000, first) for first in (0, 2_000)]
     for draft in drafts:
         tasks.wake(broadcasts.start(world.settings, draft, "test").id)
-    wait(lambda: len(world.accepted()) >= 1_400, 120)
+    wait(lambda: len(world.accepted()) >= 1_300, 120)
     most, average = world.rate_windows()
     assert most <= 1_200 and average >= 0.97 * 1_200
     sent = [world.numbers(draft)["sent"] for draft in drafts]
