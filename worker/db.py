@@ -32,7 +32,6 @@ PRAGMAS = {
     "cache_size": -16_000,
     "temp_store": "memory",
     "secure_delete": 0,
-    "wal_autocheckpoint": 4_000,  # pages: a page that changes often is carried over once, not with every few commits
 }
 
 
