@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,7 +12,8 @@ from flask import Response, stream_with_context
 
 from webapp import sentences
 from worker import db, recipients, reports
-from worker.models import Broadcast, RecipientFile
+from worker.clock import SECOND
+from worker.models import Broadcast, RecipientFile, RejectedRow
 
 
 def delimiter(language: str) -> str:
@@ -27,49 +29,60 @@ def _because(code: str, text: str | None) -> str:
 def report_csv(broadcast: Broadcast, run: int | None, language: str) -> Response:
     """Every message of the run (None: of all) with its original columns."""
 
-    def rows() -> Iterator[list[Any]]:
+    def batches() -> Iterator[Iterable[list[Any]]]:
         with db.connection():
-            zone = ZoneInfo(broadcast.timezone)
             _, columns = reports.export_columns(broadcast, run)
-            yield [*reports.FIXED, *(reports.safe_cell(name) for name in columns)]
-            # The same few causes and files come again and again.
-            because = functools.lru_cache(1_000)(_because)
-            safe = functools.lru_cache(1_000)(reports.safe_cell)
-            for row, name, cells in reports.export(broadcast, run):
-                yield [
-                    row.phone,
-                    row.status,
-                    row.cause or "",
-                    because(row.cause, row.cause_text) if row.cause else "",
-                    reports.safe_cell(row.provider_id or ""),
-                    row.run,
-                    safe(name),
-                    row.line,
-                    *(
-                        reports.local(at, zone)
-                        for at in (row.sent_at, row.delivered_at, row.read_at, row.undelivered_at)
-                    ),
-                    *(reports.safe_cell(cell) for cell in cells),
-                ]
+            yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns)]]
+            line = _line_of(ZoneInfo(broadcast.timezone))
+            for name, messages in reports.export(broadcast, run):
+                safe_name = reports.safe_cell(name)
+                yield [line(row, safe_name, cells) for row, cells in messages]
 
-    return _csv(rows(), f"report-{broadcast.id}.csv", language)
+    return _csv(batches(), f"report-{broadcast.id}.csv", language)
+
+
+def _line_of(zone: ZoneInfo) -> Callable[[tuple[Any, ...], str, list[str]], list[Any]]:
+    """How a message stands in the report; the same few causes come again and again, and so do the seconds."""
+    because = functools.lru_cache(1_000)(_because)
+    seconds, safe = reports.Seconds(zone), reports.safe_cell
+
+    def line(row: tuple[Any, ...], name: str, cells: list[str]) -> list[Any]:
+        (_id, run, _file, at, phone, status, cause, words, identity, _began, sent, delivered, read, lost, _cells) = row
+        return [
+            phone,
+            status,
+            cause or "",
+            because(cause, words) if cause else "",
+            safe(identity) if identity else "",
+            run,
+            name,
+            at,
+            seconds[sent // SECOND] if sent else "",
+            seconds[delivered // SECOND] if delivered else "",
+            seconds[read // SECOND] if read else "",
+            seconds[lost // SECOND] if lost else "",
+            *map(safe, cells),
+        ]
+
+    return line
 
 
 def errors_csv(file: RecipientFile, language: str) -> Response:
     """Every rejected row with its reason."""
 
-    def rows() -> Iterator[list[str]]:
-        with db.connection():
-            yield ["line", "code", "reason", "column", "value", "row"]
-            for row in recipients.errors_iter(file.id):
-                reason = sentences.row_reason(row.code, row.line, row.value, row.column, row.other)
-                yield [
-                    str(row.line),
-                    row.code,
-                    *(reports.safe_cell(text or "") for text in (reason, row.column, row.value, row.original)),
-                ]
+    def line(row: RejectedRow) -> list[str]:
+        reason = sentences.row_reason(row.code, row.line, row.value, row.column, row.other)
+        texts = (reason, row.column, row.value, row.original)
+        return [str(row.line), row.code, *(reports.safe_cell(text or "") for text in texts)]
 
-    return _csv(rows(), f"errors-{file.id}.csv", language)
+    def batches() -> Iterator[Iterable[list[str]]]:
+        with db.connection():
+            yield [["line", "code", "reason", "column", "value", "row"]]
+            rows = recipients.errors_iter(file.id)
+            while batch := list(itertools.islice(rows, 500)):
+                yield map(line, batch)
+
+    return _csv(batches(), f"errors-{file.id}.csv", language)
 
 
 def sample_csv(columns: list[str], language: str) -> Response:
@@ -82,7 +95,7 @@ def csv_file(data: bytes, name: str) -> Response:
     return Response(data, mimetype="text/csv", headers={"Content-Disposition": f"attachment; filename={name}"})
 
 
-def _csv(rows: Iterator[list[Any]], name: str, language: str) -> Response:
-    response = Response(stream_with_context(reports.csv_lines(rows, delimiter(language))), mimetype="text/csv")
+def _csv(batches: Iterator[Iterable[list[Any]]], name: str, language: str) -> Response:
+    response = Response(stream_with_context(reports.csv_lines(batches, delimiter(language))), mimetype="text/csv")
     response.headers["Content-Disposition"] = f"attachment; filename={name}"
     return response

@@ -7,10 +7,9 @@ the one the unique index (file, run, line) gives for nothing at any size.
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, NamedTuple
@@ -307,56 +306,70 @@ def export_columns(broadcast: Broadcast, run: int | None) -> tuple[list[Recipien
     return files, list(names)
 
 
-def export(broadcast: Broadcast, run: int | None, step: int = 2_000) -> Iterator[tuple[Row, str, list[str]]]:
-    """Every message of the run (None: of all) as (row, file name, original cells), a few at a time."""
+def export(broadcast: Broadcast, run: int | None, step: int = 2_000) -> Iterator[tuple[str, list[Exported]]]:
+    """Every message of the run (None: of all) as (file name, some of its messages), in the order of the report."""
     files, columns = export_columns(broadcast, run)
     by_id = {file.id: file for file in files}
-    positions = {
-        file.id: [file.columns.index(name) if name in file.columns else None for name in columns] for file in files
-    }
-    chosen = Filter(run=run)
-    for run_number, file_id in _segments(broadcast, chosen):
-        line = 0
-        while batch := _lines(broadcast.id, run_number, file_id, line, chosen, step):
-            for row in batch:
-                file = by_id[file_id]
-                cells = json.loads(row.row) if row.row else [row.phone]
-                original = [cells[at] if at is not None and at < len(cells) else "" for at in positions[file_id]]
-                yield row, file.name, original
-            line = batch[-1].line
+    for run_number, file_id in _segments(broadcast, Filter(run=run)):
+        file, line = by_id[file_id], 0
+        cells = _cells_of(file, columns)
+        while batch := db.rows(_EXPORT, [file_id, run_number, line, step]):
+            yield file.name, [(row, cells(row)) for row in batch]
+            line = batch[-1][_LINE]
 
 
-DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+Exported = tuple[tuple[Any, ...], list[str]]  # the values of Row, and the original cells under the export's columns
+_EXPORT = f"SELECT {_COLUMNS} FROM message WHERE file_id = ? AND run = ? AND line > ? ORDER BY line LIMIT ?"  # noqa: S608
+_LINE, _PHONE, _ROW = (Row._fields.index(name) for name in ("line", "phone", "row"))
+
+
+def _cells_of(file: RecipientFile, columns: list[str]) -> Callable[[tuple[Any, ...]], list[str]]:
+    """How the original cells of a message of this file stand under the columns of the export."""
+    at = [file.columns.index(name) if name in file.columns else None for name in columns]
+
+    def cells(row: tuple[Any, ...]) -> list[str]:
+        text = row[_ROW]
+        found: list[str] = json.loads(text) if text else [row[_PHONE]]
+        if len(found) == len(at) and straight:
+            return found
+        return [found[i] if i is not None and i < len(found) else "" for i in at]
+
+    straight = at == list(range(len(at)))
+    return cells
+
+
+DANGEROUS = frozenset("=+-@\t\r\n＝＋－＠")  # first signs of a cell that may be taken for a formula
 
 
 def safe_cell(value: str) -> str:
     """A cell that a spreadsheet will not take for a formula: a leading sign gets an apostrophe."""
-    return "'" + value if value.startswith(DANGEROUS) else value
+    return "'" + value if value[:1] in DANGEROUS else value
 
 
-def csv_lines(rows: Iterator[Sequence[Any]], delimiter: str) -> Iterator[bytes]:
-    """Rows as CSV in UTF-8 with a BOM, all cells quoted, in pieces of many rows."""
+def csv_lines(batches: Iterator[Iterable[Sequence[Any]]], delimiter: str) -> Iterator[bytes]:
+    """Batches of rows as CSV in UTF-8 with a BOM, all cells quoted, a piece for each batch."""
     buffer = io.StringIO()
     buffer.write("\ufeff")
     writer = csv.writer(buffer, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
-    for number, row in enumerate(rows, 1):
-        writer.writerow(row)
-        if number % 500 == 0:
-            yield buffer.getvalue().encode()
-            buffer.seek(0)
-            buffer.truncate()
-    if buffer.tell():
+    for rows in batches:
+        writer.writerows(rows)
         yield buffer.getvalue().encode()
+        buffer.seek(0)
+        buffer.truncate()
 
 
-_SECONDS = [f"{second:02d}" for second in range(60)]
+class Seconds(dict[int, str]):
+    """Local date and time to the second by seconds since the epoch; an export meets the same ones again and again."""
 
+    MOST = 50_000
 
-@functools.lru_cache(10_000)
-def _minute(number: int, zone: tzinfo) -> str:
-    return clock.utc(number * clock.MINUTE).astimezone(zone).strftime("%Y-%m-%d %H:%M:")
+    def __init__(self, zone: tzinfo) -> None:
+        super().__init__()
+        self._zone = zone
 
-
-def local(ms: int | None, zone: tzinfo) -> str:
-    """A time of an export: local date and time to the second, empty when there is none."""
-    return "" if ms is None else _minute(ms // clock.MINUTE, zone) + _SECONDS[ms // clock.SECOND % 60]
+    def __missing__(self, second: int) -> str:
+        if len(self) >= self.MOST:
+            self.clear()
+        moment = clock.utc(second * clock.SECOND).astimezone(self._zone)
+        text = self[second] = moment.strftime("%Y-%m-%d %H:%M:%S")
+        return text
