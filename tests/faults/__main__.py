@@ -16,12 +16,14 @@ import time
 SCHEDULES, RATES = "tests/faults/test_schedules.py", "tests/faults/test_rate.py"
 OTHERS = ["tests/faults", f"--ignore={SCHEDULES}", f"--ignore={RATES}"]
 LANES = {
-    "crashes": ["tests/faults/test_crash.py", "-m", "faults and not patient"],
+    "crashes": ["tests/faults/test_crash.py", "-m", "faults and not patient", "-k", "not f02"],
+    "more crashes": ["tests/faults/test_crash.py", "-m", "faults", "-k", "f02"],
     "faults": [*OTHERS, "--ignore=tests/faults/test_crash.py", "-m", "faults and not patient"],
     "outages": ["tests/faults/test_provider.py", "-m", "faults and patient", "-k", "f07 or f09 or f32"],
     "patience": ["tests/faults/test_provider.py", "-m", "faults and patient", "-k", "not (f07 or f09 or f32)"],
     "more patience": [*OTHERS, "--ignore=tests/faults/test_provider.py", "-m", "faults and patient"],
-    "rates": [RATES, "-m", "faults and not alone and not patient"],
+    "rates": [RATES, "-m", "faults and not alone and not patient", "-k", "not kills"],
+    "more rates": [RATES, "-m", "faults", "-k", "kills"],
     "clocks": [RATES, "-m", "faults and patient"],
     "schedules": [SCHEDULES, "-m", "faults", "-k", "few or thousand_schedules[1]"],
     "more schedules": [SCHEDULES, "-m", "faults", "-k", "thousand_schedules[2]"],
