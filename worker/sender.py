@@ -77,6 +77,7 @@ class Job:
     provider: base.Provider
     epoch: int
     minute: int  # in which it counts for the channel's daily limit
+    paced: bool  # whether its channel has a pace of its own
     departure: throttle.Departure = field(default_factory=throttle.Departure)
     probe: bool = False  # whether it leaves to see if the provider answers again
     claimed: float = field(default_factory=clock.monotonic)
@@ -314,7 +315,8 @@ class Sender:
         for job in jobs:
             self._in_flight[job.token] = job
             job.lane.window.add(job.departure)
-            job.lane.channel_window.add(job.departure)
+            if job.paced:
+                job.lane.channel_window.add(job.departure)
         self._take_connections(jobs, 1)
         return jobs
 
@@ -440,7 +442,7 @@ class Sender:
         for plan, lane, slot, n in zip(plans, lanes, slots, throttle.share(demands, budget, dealt), strict=True):
             if n == 0:
                 continue
-            taken = self._claim_rows(plan, lane, provider, n, now_ms)
+            taken = self._claim_rows(plan, lane, provider, bool(channel_step), n, now_ms)
             if taken:
                 following = slot + self._pace.interval(plan.rate) * len(taken)
                 reserved.append((following, plan.id))
@@ -595,7 +597,7 @@ class Sender:
         if text != plan.waiting:
             db.execute("UPDATE broadcast SET waiting = ? WHERE id = ?", [text, plan.id])
 
-    def _claim_rows(self, plan: Plan, lane: Lane, provider: base.Provider, n: int, now: int) -> list[Job]:
+    def _claim_rows(self, plan: Plan, lane: Lane, provider: base.Provider, paced: bool, n: int, now: int) -> list[Job]:
         """queued → sending for up to `n` rows of the files that may send; opted-out numbers are skipped."""
         jobs: list[Job] = []
         if lane.content is None:
@@ -609,7 +611,7 @@ class Sender:
             while len(jobs) < n:
                 wanted = n - len(jobs)
                 found = db.rows(CLAIM, [file_id, plan.run, now, wanted, file_id, plan.run, wanted, wanted])
-                jobs += self._take(plan, lane, provider, file_id, found, now)
+                jobs += self._take(plan, lane, provider, paced, file_id, found, now)
                 if len(found) < wanted:
                     break
         if not jobs:
@@ -623,6 +625,7 @@ class Sender:
         plan: Plan,
         lane: Lane,
         provider: base.Provider,
+        paced: bool,
         file_id: int,
         found: list[tuple[Any, ...]],
         now: int,
@@ -655,6 +658,7 @@ class Sender:
                 provider,
                 plan.epoch,
                 minute,
+                paced,
             )
             for n, (id_, phone, cells, tries, _) in enumerate(rows)
         ]
@@ -748,7 +752,8 @@ class Sender:
                 unsent[job.lane.channel_id, job.minute] += 1
             if job.departure.at is None and not job.departure.void:
                 job.lane.window.drop(job.departure)
-                job.lane.channel_window.drop(job.departure)
+                if job.paced:
+                    job.lane.channel_window.drop(job.departure)
         for (channel_id, minute), n in unsent.items():
             db.execute(
                 "UPDATE departure SET n = MAX(0, n - ?) WHERE channel_id = ? AND minute = ?", [n, channel_id, minute]

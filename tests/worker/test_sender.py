@@ -600,6 +600,17 @@ def test_those_that_were_put_off_do_not_wait_for_the_end_of_the_list(
     assert 1 < tried.index(tried[0], 1) < 60
 
 
+def test_what_left_is_remembered_only_as_long_as_a_limit_needs_it(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    Channel.update(per_second=None).where(Channel.id == sms.id).execute()
+    until(running(settings, sms, 50), finished)
+    assert len(sending._window("channel", sms.id)) == 0  # no pace of its own: nothing to remember
+    Channel.update(per_second=1_000).where(Channel.id == sms.id).execute()
+    until(running(settings, sms, 50), finished)
+    assert 0 < len(sending._window("channel", sms.id)) <= 50
+
+
 def test_a_turn_that_always_fails_ends_nothing(
     settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
