@@ -608,10 +608,15 @@ class Sender:
             " AND (removed_at IS NULL OR removed_how = 'keep') ORDER BY id",
             [plan.id],
         ):
+            renderer = self._renderer(lane, file_id)
+            if renderer is None:
+                # Nothing of this list can be written; the other broadcasts must not wait for somebody to see it.
+                broadcasts.stop_by_itself(plan.id, "content_missing")
+                return jobs
             while len(jobs) < n:
                 wanted = n - len(jobs)
                 found = db.rows(CLAIM, [file_id, plan.run, now, wanted, file_id, plan.run, wanted, wanted])
-                jobs += self._take(plan, lane, provider, paced, file_id, found, now)
+                jobs += self._take(plan, lane, renderer, provider, paced, file_id, found, now)
                 if len(found) < wanted:
                     break
         if not jobs:
@@ -624,6 +629,7 @@ class Sender:
         self,
         plan: Plan,
         lane: Lane,
+        renderer: Any,
         provider: base.Provider,
         paced: bool,
         file_id: int,
@@ -641,7 +647,6 @@ class Sender:
             self._count(key, "queued", "skipped", len(skipped))
         if not rows:
             return []
-        renderer = self._renderer(lane, file_id)
         minute = now // clock.MINUTE
         chance = secrets.token_hex(TOKEN * len(rows))
         jobs = [
@@ -672,9 +677,12 @@ class Sender:
 
     def _renderer(self, lane: Lane, file_id: int) -> Any:
         renderer = lane.renderers.get(file_id)
-        if renderer is None:
+        if renderer is None and lane.content is not None:
             columns = RecipientFile.get_by_id(file_id).columns
-            renderer = lane.renderers[file_id] = lane.content.bind(columns) if lane.content else None
+            try:
+                renderer = lane.renderers[file_id] = lane.content.bind(columns)
+            except Exception:
+                log.exception("file %d does not fit its broadcast", file_id)
         return renderer
 
     def _nothing(self, plan: Plan, lane: Lane, now: int) -> None:

@@ -10,7 +10,7 @@ import peewee
 import pytest
 
 from worker import breaker, broadcasts, channels, clock, db, delivery, recipients
-from worker.models import Broadcast, Channel, Message, OptOut
+from worker.models import Broadcast, Channel, Message, OptOut, RecipientFile
 from worker.providers import base
 from worker.providers.sandbox_sms import SandboxSms
 from worker.sender import Sender
@@ -487,6 +487,18 @@ def test_a_fault_of_our_own_fails_its_message_and_no_other(
     numbers = until(broadcast, finished)
     assert (numbers["sent"], numbers["failed"]) == (19, 1)
     assert Message.get(Message.status == "failed").cause == "internal"
+
+
+def test_a_list_that_does_not_fit_its_text_stops_alone(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    bad, good = running(settings, sms, 5, rate=60), running(settings, sms, 30)
+    RecipientFile.update(columns=["phone", "another"]).where(RecipientFile.broadcast == bad.id).execute()
+    Broadcast.update(epoch=Broadcast.epoch + 1, rate_per_minute=6_000).where(Broadcast.id == bad.id).execute()
+    sending.wake()
+    assert until(good, finished)["sent"] == 30
+    until(bad, lambda fresh, numbers: fresh.state == "stopped" and numbers["queued"] >= 3)
+    assert Broadcast.get_by_id(bad.id).stop_reason == "content_missing"
 
 
 def test_a_start_that_comes_due_finds_its_channel_stopped(
