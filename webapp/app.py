@@ -6,7 +6,6 @@ import ipaddress
 import os
 import secrets
 import socket
-import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError
@@ -18,8 +17,8 @@ from flask_babel import Babel, get_locale
 from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import assets, auth, callbacks, errors, filters, htmx, pages, prefs, words
-from worker import clock, db, people, tasks, vault
+from webapp import assets, auth, callbacks, connection, errors, filters, glance, htmx, pages, polls, prefs, words
+from worker import db, people, tasks, vault
 from worker.settings import Settings, from_env
 
 MEGABYTE = 1024 * 1024
@@ -31,7 +30,6 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-KEEP = 10.0  # seconds
 WITHOUT_DATABASE = ("assets.static", "assets.favicon", "health.healthz")
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -81,6 +79,8 @@ def build(settings: Settings | None = None) -> Flask:
         BABEL_DEFAULT_TIMEZONE=settings.timezone,
     )
     app.extensions["molva"] = House(settings)
+    app.extensions["molva.glances"] = glance.Glances()
+    app.wsgi_app = polls.Polls(app.wsgi_app, app.extensions["molva.glances"])  # type: ignore[method-assign]
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
@@ -88,7 +88,7 @@ def build(settings: Settings | None = None) -> Flask:
     Babel(app, locale_selector=prefs.locale, timezone_selector=lambda: settings.timezone)
     app.before_request(check_host)
     app.before_request(open_connection)
-    app.teardown_request(close_connection)
+    app.teardown_request(connection.leave)
     app.after_request(protect)
     auth.init_app(app)
     errors.init_app(app)
@@ -148,25 +148,10 @@ def _house() -> House:
     return house
 
 
-class _Thread(threading.local):
-    """Until when the connection of this thread is kept; None: there is none, or a test holds its own."""
-
-    until: float | None = None
-
-
-_thread = _Thread()
-
-
 def open_connection() -> None:
-    """A database connection for the request. Opening one costs more than most requests, so it serves a few."""
-    if request.endpoint not in WITHOUT_DATABASE and db.database.connect(reuse_if_open=True):
-        _thread.until = clock.monotonic() + KEEP
-
-
-def close_connection(error: BaseException | None) -> None:
-    if _thread.until is not None and (error or db.database.in_transaction() or clock.monotonic() > _thread.until):
-        _thread.until = None
-        db.close()
+    """A database connection for whatever may need one."""
+    if request.endpoint not in WITHOUT_DATABASE:
+        connection.use()
 
 
 def protect(response: Response) -> Response:

@@ -142,6 +142,12 @@ def my_sessions() -> list[LoginSession]:
     return people.sessions(my_user().id)
 
 
+def my_token() -> str:
+    """The token of the signed-in person's login session, in a page that declared a role."""
+    found: str = current_user.token
+    return found
+
+
 def my_session_id() -> int:
     found: int = current_user.session_id
     return found

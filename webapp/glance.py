@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from flask import current_app, session
+from flask import current_app, request, session
 from flask_babel import get_locale
 
 from webapp import auth, live, lookup
@@ -28,28 +28,65 @@ class Glance(NamedTuple):
     mark: str
     html: str
     found: tuple[object, ...]
-    until: float
+    until: float  # of the monotonic clock; 0: drawn for this one look
+
+
+class Seat(NamedTuple):
+    """What decides which drawing a signed-in browser sees."""
+
+    token: str  # of the login session
+    account: tuple[int, str, str | None]  # (user id, role, language) that this holds for
+    language: str
+    csrf: str | None  # the token in the buttons of this login; None: it sees no buttons
+
+
+SEAT = "molva.seat"  # where the WSGI environment carries it
+
+
+class Glances:
+    """The live parts of running broadcasts that were drawn within the last second."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, str, str | None], Glance] = {}
+
+    def fresh(self, number: int, language: str, csrf: str | None) -> Glance | None:
+        """The drawing for those who see this language and these buttons, if it may still be shown."""
+        glance = self._kept.get((number, language, csrf))
+        if glance is not None and clock.monotonic() < glance.until and glance.found == _found(number):
+            return glance
+        return None
+
+    def keep(self, number: int, language: str, csrf: str | None, glance: Glance) -> None:
+        if len(self._kept) >= KEPT_MAX:
+            self._kept.clear()
+        self._kept[(number, language, csrf)] = glance
+
+    def forget(self) -> None:
+        """Have everything drawn anew."""
+        self._kept.clear()
 
 
 def at(number: int, draw: Callable[[], tuple[live.Live, str]]) -> Glance:
     """The live part of broadcast `number` as this person may see it; `draw` makes it where none is fresh."""
-    kept: dict[tuple[object, ...], Glance] = current_app.extensions.setdefault("molva.glances", {})
-    # Buttons carry the CSRF token of their login; one that has none yet gets it while they are drawn.
+    glances: Glances = current_app.extensions["molva.glances"]
     may = auth.me().can("sender")
-    own = session.get("csrf_token") if may else None
-    key = (number, str(get_locale()), own)
-    found = _found(number)
-    glance = kept.get(key)
-    if glance is not None and glance.found == found and clock.monotonic() < glance.until:
-        return glance
-    began = clock.monotonic()
-    now, html = draw()
-    glance = Glance(now.mark, html, found, began + AGE)
-    if now.every == 1 and (own is not None or not may):
-        if len(kept) >= KEPT_MAX:
-            kept.clear()
-        kept[key] = glance
+    csrf = session.get("csrf_token") if may else None
+    if may and csrf is None:
+        return _drawn(number, draw)  # buttons carry the token of their login, which it gets while they are drawn
+    language, user = str(get_locale()), auth.my_user()
+    request.environ[SEAT] = Seat(auth.my_token(), (user.id, user.role, user.language), language, csrf)
+    glance = glances.fresh(number, language, csrf)
+    if glance is None:
+        glance = _drawn(number, draw)
+        if glance.until:
+            glances.keep(number, language, csrf, glance)
     return glance
+
+
+def _drawn(number: int, draw: Callable[[], tuple[live.Live, str]]) -> Glance:
+    began, found = clock.monotonic(), _found(number)
+    now, html = draw()
+    return Glance(now.mark, html, found, began + AGE if now.every == 1 else 0.0)
 
 
 def _found(number: int) -> tuple[object, ...]:

@@ -1,13 +1,15 @@
 """The event loop of the web server, for many open connections that mostly rest.
 
-Waitress asks every connection at every event whether it wants to read or to write; with some hundred open tabs
-that is most of its work. Here a connection that waits for its next request is asked again when something comes in.
+Waitress asks every connection at every event whether it wants to read or to write, and has the system look at all
+of them; with some hundred open tabs that is most of its work. Here a connection that waits for its next request is
+asked again when something comes in, and the system keeps the list (Linux epoll).
 """
 
 from __future__ import annotations
 
 import contextlib
 import select
+from collections.abc import Mapping
 from typing import Any
 
 from waitress import wasyncore
@@ -17,50 +19,75 @@ from worker import clock
 LOOK_AT_ALL = 1.0  # seconds: for what changed about a resting connection without an event, such as its timeout
 
 
-def loop(timeout: float, map: dict[int, Any], use_poll: bool = True) -> None:
+class Lines(dict[int, Any]):
+    """The open connections by file descriptor; knows which came or went since the loop last asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed: set[int] = set()
+
+    def __setitem__(self, fd: int, line: Any) -> None:
+        self.changed.add(fd)
+        super().__setitem__(fd, line)
+
+    def __delitem__(self, fd: int) -> None:
+        self.changed.add(fd)
+        super().__delitem__(fd)
+
+
+def loop(timeout: float, map: Lines, use_poll: bool = True) -> None:
     """What wasyncore.loop does, for as long as anything is open. SystemExit and KeyboardInterrupt pass through."""
-    poller = select.poll()
-    known: dict[int, Any] = {}
+    with contextlib.closing(select.epoll()) as poller:
+        _loop(poller, timeout, map)
+
+
+def _loop(poller: Any, timeout: float, map: Lines) -> None:
     restless: set[int] = set()
     due = 0.0
     while map:
-        every = clock.monotonic() >= due
-        if every:
+        if clock.monotonic() >= due:
             due = clock.monotonic() + LOOK_AT_ALL
-        for fd, what in list(map.items()):
-            if every or fd in restless or known.get(fd) is not what:
-                known[fd] = what
-                _listen(poller, fd, _wants(what))
-                if _rests(what):
-                    restless.discard(fd)
-                else:
-                    restless.add(fd)
-        for fd in known.keys() - map.keys():
-            del known[fd]
-            restless.discard(fd)
-            _listen(poller, fd, 0)
-        for fd, flags in poller.poll(timeout * 1000):
+            restless.update(map)
+        if map.changed:
+            restless |= map.changed
+            map.changed.clear()
+        look(poller, map, restless)
+        for fd, flags in poller.poll(timeout):
             restless.add(fd)
             if fd in map:
                 wasyncore.readwrite(map[fd], flags)
 
 
+def look(poller: Any, map: Mapping[int, Any], restless: set[int]) -> None:
+    """Ask every restless line what it wants to hear; those that rest from now on leave the set."""
+    for fd in tuple(restless):
+        line = map.get(fd)
+        # First whether it rests: a thread that answers in between would otherwise leave it unheard.
+        rests = line is None or _rests(line)
+        _listen(poller, fd, 0 if line is None else _wants(line))
+        if rests:
+            restless.discard(fd)
+
+
 def _listen(poller: Any, fd: int, events: int) -> None:
     """Hear of these events; with none, of nothing at all, for a closed line would otherwise be told for ever."""
     if events:
-        poller.register(fd, events)
+        try:
+            poller.modify(fd, events)
+        except FileNotFoundError:
+            poller.register(fd, events)
     else:
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(OSError):
             poller.unregister(fd)
 
 
-def _wants(what: Any) -> int:
+def _wants(line: Any) -> int:
     # Asked in waitress's own order: the server does its housekeeping when it is asked whether it can read.
-    reading = select.POLLIN | select.POLLPRI if what.readable() else 0
-    return reading | (select.POLLOUT if what.writable() and not what.accepting else 0)
+    reading = select.EPOLLIN | select.EPOLLPRI if line.readable() else 0
+    return reading | (select.EPOLLOUT if line.writable() and not line.accepting else 0)
 
 
-def _rests(what: Any) -> bool:
+def _rests(line: Any) -> bool:
     """Whether only its peer can make a connection do something; the server itself never rests."""
-    requests = getattr(what, "requests", None)
-    return requests is not None and not requests and what.readable() and not what.writable()
+    requests = getattr(line, "requests", None)
+    return requests is not None and not requests and line.readable() and not line.writable()

@@ -139,6 +139,7 @@ def listen(settings: Settings) -> Any:
             app,
             host=settings.host,
             port=settings.port,
+            map=loop.Lines(),
             threads=THREADS,
             ident=None,
             channel_timeout=60,
@@ -152,7 +153,7 @@ def listen(settings: Settings) -> Any:
         raise ServeError(
             f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another port with --port."
         ) from error
-    if hasattr(select, "poll"):
+    if hasattr(select, "epoll"):  # elsewhere waitress's own does
         server.asyncore = loop
     return server
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import select
 import socket
 import threading
 import time
@@ -25,7 +27,9 @@ def server() -> Iterator[Any]:
         start("200 OK", [("Content-Length", str(len(data)))])
         return [data]
 
-    made = create_server(answer, host="127.0.0.1", port=0, threads=4, channel_timeout=1, cleanup_interval=1)
+    made = create_server(
+        answer, map=loop.Lines(), host="127.0.0.1", port=0, threads=4, channel_timeout=1, cleanup_interval=1
+    )
     made.asyncore = loop
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()
@@ -86,3 +90,33 @@ def test_a_line_that_rests_too_long_is_closed(server: Any) -> None:
     with socket.create_connection(("127.0.0.1", server.effective_port)) as line:
         line.settimeout(10)
         assert line.recv(1) == b""
+
+
+class Answered:
+    """A line whose request is answered by its thread while the loop looks at it."""
+
+    accepting = False
+
+    def __init__(self) -> None:
+        self.requests = ["under way"]
+
+    def readable(self) -> bool:
+        if self.requests:
+            self.requests = []
+            return False
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+
+def test_an_answer_while_the_loop_looks_does_not_leave_the_line_unheard() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, contextlib.closing(select.epoll()) as poller:
+        fd = ours.fileno()
+        line, restless = Answered(), {fd}
+        loop.look(poller, {fd: line}, restless)
+        loop.look(poller, {fd: line}, restless)  # the thread wakes the loop once when it is done
+        assert not restless
+        theirs.sendall(b"GET /")
+        assert poller.poll(5) == [(fd, select.EPOLLIN)]
