@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -12,7 +11,6 @@ from flask import Response, stream_with_context
 
 from webapp import sentences
 from worker import db, recipients, reports
-from worker.clock import SECOND
 from worker.models import Broadcast, RecipientFile, RejectedRow
 
 
@@ -33,38 +31,53 @@ def report_csv(broadcast: Broadcast, run: int | None, language: str) -> Response
         with db.connection():
             _, columns = reports.export_columns(broadcast, run)
             yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns)]]
-            line = _line_of(ZoneInfo(broadcast.timezone))
-            for name, messages in reports.export(broadcast, run):
-                safe_name = reports.safe_cell(name)
-                yield [line(row, safe_name, cells) for row, cells in messages]
+            lines = _lines_of(ZoneInfo(broadcast.timezone))
+            for name, messages, cells in reports.export(broadcast, run):
+                yield lines(reports.safe_cell(name), messages, cells)
 
     return _csv(batches(), f"report-{broadcast.id}.csv", language)
 
 
-def _line_of(zone: ZoneInfo) -> Callable[[tuple[Any, ...], str, list[str]], list[Any]]:
-    """How a message stands in the report; the same few causes come again and again, and so do the seconds."""
-    because = functools.lru_cache(1_000)(_because)
-    seconds, safe = reports.Seconds(zone), reports.safe_cell
+class _Causes(dict[tuple[str | None, str | None], str]):
+    """The words for a cause and what the provider said to it; the same few come again and again."""
 
-    def line(row: tuple[Any, ...], name: str, cells: list[str]) -> list[Any]:
-        (_id, run, _file, at, phone, status, cause, words, identity, _began, sent, delivered, read, lost, _cells) = row
+    MOST = 1_000
+
+    def __missing__(self, found: tuple[str | None, str | None]) -> str:
+        if len(self) >= self.MOST:
+            self.clear()
+        code, text = found
+        words = self[found] = _because(code, text) if code else ""
+        return words
+
+
+def _lines_of(zone: ZoneInfo) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
+    """How messages stand in the report."""
+    because, at, safe = _Causes(), reports.Seconds(zone), reports.safe_cell
+
+    def lines(name: str, messages: list[tuple[Any, ...]], cells: list[reports.Cells]) -> list[list[Any]]:
         return [
-            phone,
-            status,
-            cause or "",
-            because(cause, words) if cause else "",
-            safe(identity) if identity else "",
-            run,
-            name,
-            at,
-            seconds[sent // SECOND] if sent else "",
-            seconds[delivered // SECOND] if delivered else "",
-            seconds[read // SECOND] if read else "",
-            seconds[lost // SECOND] if lost else "",
-            *map(safe, cells),
+            [
+                phone,
+                status,
+                cause,
+                because[cause, words],
+                identity and safe(identity),
+                run,
+                name,
+                line,
+                at[sent],
+                at[delivered],
+                at[read],
+                at[lost],
+                *map(safe, own),
+            ]
+            for (phone, status, cause, words, identity, run, line, sent, delivered, read, lost, _), own in zip(
+                messages, cells, strict=True
+            )
         ]
 
-    return line
+    return lines
 
 
 def errors_csv(file: RecipientFile, language: str) -> Response:

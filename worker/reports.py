@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, NamedTuple
@@ -268,16 +268,6 @@ def replied(broadcast: Broadcast) -> int:
     return int(db.value("SELECT COUNT(DISTINCT phone) FROM inbound WHERE broadcast_id = ?", [broadcast.id]) or 0)
 
 
-def file_counts(broadcast: Broadcast, run: int) -> dict[int, dict[str, int]]:
-    """Messages by status for each file of one run, from the counters."""
-    found: dict[int, dict[str, int]] = {}
-    for file, status, n in db.rows(
-        "SELECT file_id, status, n FROM counter WHERE broadcast_id = ? AND run = ?", [broadcast.id, run]
-    ):
-        found.setdefault(file, dict.fromkeys(MESSAGE_STATUSES, 0))[status] = n
-    return found
-
-
 # --- export -----------------------------------------------------------------------------------------
 
 FIXED = (
@@ -306,36 +296,58 @@ def export_columns(broadcast: Broadcast, run: int | None) -> tuple[list[Recipien
     return files, list(names)
 
 
-def export(broadcast: Broadcast, run: int | None, step: int = 2_000) -> Iterator[tuple[str, list[Exported]]]:
-    """Every message of the run (None: of all) as (file name, some of its messages), in the order of the report."""
+class Exported(NamedTuple):
+    """One message of the export. Times in seconds since the epoch, None for what has not happened."""
+
+    phone: str
+    status: str
+    cause: str | None
+    cause_text: str | None
+    provider_id: str | None
+    run: int
+    line: int
+    sent: int | None
+    delivered: int | None
+    read: int | None
+    undelivered: int | None
+
+
+# Divided by SQLite, which costs a tenth of what it costs here. The cells come last and are split off.
+_EXPORT = (
+    "SELECT phone, status, cause, cause_text, provider_id, run, line, sent_at / 1000, delivered_at / 1000,"
+    " read_at / 1000, undelivered_at / 1000, row FROM message WHERE file_id = ? AND run = ? AND line > ?"
+    " ORDER BY line LIMIT ?"
+)
+_LINE = Exported._fields.index("line")
+Cells = list[str]
+
+
+def export(
+    broadcast: Broadcast, run: int | None, step: int = 2_000
+) -> Iterator[tuple[str, list[tuple[Any, ...]], list[Cells]]]:
+    """Every message of the run (None: of all) in the order of the report, `step` at a time.
+
+    Yields (file name, the values of Exported and one more, the original cells under the export's columns).
+    """
     files, columns = export_columns(broadcast, run)
     by_id = {file.id: file for file in files}
     for run_number, file_id in _segments(broadcast, Filter(run=run)):
         file, line = by_id[file_id], 0
-        cells = _cells_of(file, columns)
         while batch := db.rows(_EXPORT, [file_id, run_number, line, step]):
-            yield file.name, [(row, cells(row)) for row in batch]
+            yield file.name, batch, _cells(batch, file, columns)
             line = batch[-1][_LINE]
 
 
-Exported = tuple[tuple[Any, ...], list[str]]  # the values of Row, and the original cells under the export's columns
-_EXPORT = f"SELECT {_COLUMNS} FROM message WHERE file_id = ? AND run = ? AND line > ? ORDER BY line LIMIT ?"  # noqa: S608
-_LINE, _PHONE, _ROW = (Row._fields.index(name) for name in ("line", "phone", "row"))
-
-
-def _cells_of(file: RecipientFile, columns: list[str]) -> Callable[[tuple[Any, ...]], list[str]]:
-    """How the original cells of a message of this file stand under the columns of the export."""
+def _cells(batch: list[tuple[Any, ...]], file: RecipientFile, columns: list[str]) -> list[Cells]:
+    """The original cells of these messages of one file under the columns of the export."""
+    if all(row[-1] for row in batch):
+        found: list[Cells] = json.loads(f"[{','.join([row[-1] for row in batch])}]")  # at once: a third of the time
+    else:
+        found = [json.loads(row[-1]) if row[-1] else [row[0]] for row in batch]
     at = [file.columns.index(name) if name in file.columns else None for name in columns]
-
-    def cells(row: tuple[Any, ...]) -> list[str]:
-        text = row[_ROW]
-        found: list[str] = json.loads(text) if text else [row[_PHONE]]
-        if len(found) == len(at) and straight:
-            return found
-        return [found[i] if i is not None and i < len(found) else "" for i in at]
-
-    straight = at == list(range(len(at)))
-    return cells
+    if at == list(range(len(at))) and all(len(cells) == len(at) for cells in found):
+        return found
+    return [[cells[i] if i is not None and i < len(cells) else "" for i in at] for cells in found]
 
 
 DANGEROUS = frozenset("=+-@\t\r\n＝＋－＠")  # first signs of a cell that may be taken for a formula
@@ -358,18 +370,20 @@ def csv_lines(batches: Iterator[Iterable[Sequence[Any]]], delimiter: str) -> Ite
         buffer.truncate()
 
 
-class Seconds(dict[int, str]):
+class Seconds(dict[int | None, str]):
     """Local date and time to the second by seconds since the epoch; an export meets the same ones again and again."""
 
     MOST = 50_000
 
     def __init__(self, zone: tzinfo) -> None:
-        super().__init__()
+        super().__init__({None: ""})
         self._zone = zone
 
-    def __missing__(self, second: int) -> str:
+    def __missing__(self, second: int | None) -> str:
+        assert second is not None, "known from the beginning"
         if len(self) >= self.MOST:
             self.clear()
+            self[None] = ""
         moment = clock.utc(second * clock.SECOND).astimezone(self._zone)
         text = self[second] = moment.strftime("%Y-%m-%d %H:%M:%S")
         return text
