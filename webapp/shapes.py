@@ -43,7 +43,10 @@ def provider(key: str) -> dict[str, Any]:
         "supports": sorted(found.supports),
         "pace": found.pace,
         "fields": [
-            {"name": f.name, "kind": f.kind, "required": f.required, "default": f.default, "choices": list(f.choices)}
+            {
+                **{"name": f.name, "kind": f.kind, "required": f.required, "default": f.default},
+                **{"choices": list(f.choices), "group": f.group},
+            }
             for f in found.fields
         ],
     }

@@ -29,7 +29,11 @@ def all_settings(settings: Settings, channel: Channel) -> dict[str, Any]:
 
 def provider_of(settings: Settings, channel: Channel) -> Provider:
     """A Provider object for this channel. The data folder tells the sandbox where its emulator listens."""
-    house = {"data": str(settings.data), "allowed_private_hosts": settings.allowed_private_hosts}
+    house = {
+        "data": str(settings.data),
+        "allowed_private_hosts": settings.allowed_private_hosts,
+        "per_second": channel.per_second,
+    }
     given = {**all_settings(settings, channel), **house}
     return PROVIDERS[channel.provider](given, addresses(settings, channel))
 
@@ -43,7 +47,7 @@ class Providers:
         self._lock = threading.Lock()
 
     def get(self, channel: Channel) -> Provider:
-        mark = (channel.provider, str(channel.settings), bytes(channel.secrets or b""))
+        mark = (channel.provider, str(channel.settings), bytes(channel.secrets or b""), channel.per_second)
         with self._lock:
             kept = self._made.get(channel.id)
             if kept is None or kept[0] != mark:

@@ -7,7 +7,7 @@ SendError, which already says what the failure means; the sender never reads a v
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -25,7 +25,9 @@ OUTCOMES = (REFUSED, LATER, UNCLEAR, STOP_BROADCAST, STOP_CHANNEL)
 class Field:
     """One setting of a channel, from which the settings form is drawn.
 
-    `kind` is text, secret, integer, boolean or choice (with `choices`).
+    `kind` is text, secret, integer, boolean, choice (with `choices`) or lines (text of several lines).
+    `group`: the heading under which the form keeps it folded: request, outcome, report, reply or advanced;
+    "" for what everybody fills in.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Field:
     required: bool = True
     default: Any = ""
     choices: tuple[str, ...] = ()
+    group: str = ""
 
     @property
     def secret(self) -> bool:
@@ -55,10 +58,15 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider took the message over. `held`: accepted, but kept back by the provider's pacing."""
+    """The provider took the message over. `held`: accepted, but kept back by the provider's pacing.
+
+    `parts`: the ids of all parts of a long message, in order, where the provider numbers and reports each of
+    them alone; `provider_id` is then the first of them. Empty for everything else.
+    """
 
     provider_id: str | None
     held: bool = False
+    parts: tuple[str, ...] = ()
 
 
 class SendError(Exception):
@@ -173,8 +181,10 @@ class InboundMessage:
 class Notice:
     """What a callback says about the account rather than about one message.
 
-    subject "template": `status` of the template `name` in `language`. subject "marketing": `status` is
-    stop or resume, said by the person `phone`. subject "account": `status` is the vendor's word.
+    subject "template": `status` of the template `name` in `language`. subject "category": `status` is its new
+    category. subject "marketing": `status` is stop or resume, said by the person `phone`. subject "account":
+    `status` is the vendor's word. subject "limit": `status` is how many people the account may begin to write
+    to within 24 hours, -1 for any number. subject "number": `status` is news about the number's quality.
     `outcome`: STOP_BROADCAST or STOP_CHANNEL where sending must end, else "".
     """
 
@@ -217,9 +227,16 @@ class CallbackAddresses:
     inbound: str = ""
 
 
+Receive = Callable[[RawCallback], bool]  # stores what came in over a line, durably; False: it could not
+
+
 @dataclass
 class Provider:
-    """One vendor's wire. Subclasses fill the data and the methods; instances are shared by sender threads."""
+    """One vendor's wire. Subclasses fill the data and the methods; instances are shared by sender threads.
+
+    `settings` are the channel's own, and beside them what the house adds: data (the data folder),
+    allowed_private_hosts, per_second (of the channel; None: no pace of its own).
+    """
 
     key: ClassVar[str]
     kind: ClassVar[str]  # waba, sms
@@ -227,6 +244,7 @@ class Provider:
     fields: ClassVar[tuple[Field, ...]] = ()
     supports: ClassVar[frozenset[str]] = frozenset()  # templates, reports, inbound, read
     pace: ClassVar[float] = 20.0  # default messages per second
+    line: ClassVar[bool] = False  # receives over a connection of its own, which one process at a time may keep
 
     settings: Mapping[str, Any]
     addresses: CallbackAddresses = field(default_factory=CallbackAddresses)
@@ -237,6 +255,24 @@ class Provider:
     def send(self, out: Outgoing) -> Accepted:
         """Hand one message over. Raises SendError; returns only when the vendor took it."""
         raise NotImplementedError
+
+    def open(self, receive: Receive) -> None:
+        """Keep the line connected from now until `close`, for a Provider with `line`: what comes in over it goes
+        to `receive` before it is acknowledged. Returns at once; connecting again after a loss is the Provider's
+        business."""
+
+    def most(self) -> int | None:
+        """How many messages may be on their way to the vendor at once; None: as many as there are connections."""
+        return None
+
+    def answerable(self) -> bool:
+        """Whether people can reply to this sender: nobody can write to an alphabetic name."""
+        return "inbound" in self.supports
+
+    def account(self) -> str:
+        """What channels of one account at the vendor have in common, such as the WABA id; "" when unknown. A stop
+        of the account and its daily limit concern all of them."""
+        return ""
 
     def check(self) -> list[Finding]:
         """A harmless call that shows whether the settings work."""
