@@ -280,19 +280,22 @@ def in_use(error: InUse) -> str:
     )
 
 
-def failed_call(code: str | None, detail: str | None) -> str:
+def failed_call(code: str | None, detail: str | None, advise: bool = True) -> str:
     """Why a call to a provider that a person asked for did not succeed, and what to do."""
     because = cause(code, detail)
     if because is None:
         return ""
     said = f" ({detail})" if detail and detail not in because["text"] else ""
-    return f"{because['text']}{said}. {because['advice']}"
+    return f"{because['text']}{said}. {because['advice']}" if advise else f"{because['text']}{said}"
 
 
 def finding(code: str, detail: str) -> str:
     """One result of "Check connection"."""
     text = words.FINDINGS.get(code)
-    return str(text) % {"text": detail} if text is not None else failed_call(code, detail)
+    if text is not None:
+        return str(text) % {"text": detail}
+    # Nothing repeats a check by itself, so there is nothing to wait for.
+    return failed_call(code, detail, advise=causes.cause(code).who != causes.PASSES)
 
 
 def special(key: str, kind: str) -> str:

@@ -93,7 +93,7 @@ SETTING_GROUPS: dict[str, LazyString] = {
 SETTINGS: dict[str, tuple[LazyString, LazyString | None]] = {
     "phone_number_id": (
         _l("Phone number ID"),
-        _l("In the app at Meta under WhatsApp, API Setup. It is not the number"),
+        _l("Shown by the provider beside the number. It is not the number itself"),
     ),
     "waba_id": (_l("WhatsApp Business Account ID"), _l("Stands beside the phone number ID")),
     "access_token": (_l("Access token"), _l("Of a system user, so that it does not expire")),

@@ -138,10 +138,10 @@ class ChannelForm:
             return about
         if one.name not in self.endings:
             ours = one.required and one.name in OURS
-            return " ".join(filter(None, [about, _("Left empty, it is made up for you") if ours else ""]))
-        end = self.endings[one.name]
-        saved = _("Saved, ends with %(end)s", end=f"…{end}") if end else _("Saved")
-        return f"{saved}. {_('Empty: it stays as it is')}"
+            return ". ".join(filter(None, [about, _("Left empty, it is made up for you") if ours else ""]))
+        if end := self.endings[one.name]:
+            return str(_("Saved, ends with %(end)s. Leave it empty to keep it", end=f"…{end}"))
+        return str(_("Saved. Leave it empty to keep it"))
 
     @property
     def plain(self) -> list[Setting]:
