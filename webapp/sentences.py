@@ -29,7 +29,7 @@ def _figure(value: Any) -> str:
 def problem(found: Problem) -> str:
     """Why a value cannot be used, or why a broadcast cannot start."""
     facts: dict[str, Any] = {"v": "", "slot": "", "name": "", "min": 1, "max": 0, "status": "", "language": ""}
-    facts |= {"host": "", "port": "", "kind": "", "setting": "MOLVA_ALLOWED_PRIVATE_HOSTS"}
+    facts |= {"host": "", "port": "", "kind": "", "text": "", "setting": "MOLVA_ALLOWED_PRIVATE_HOSTS"}
     facts.update({key: v if isinstance(v, int | float) else _names(v) for key, v in found.facts.items()})
     known = {
         "name_required": _("Enter a name"),
@@ -91,7 +91,7 @@ def problem(found: Problem) -> str:
             " on the server",
             **facts,
         ),
-        "fault": str(words.SETTING_FAULTS.get(str(facts.get("text")), facts.get("text", ""))),
+        "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
 

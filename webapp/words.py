@@ -129,16 +129,80 @@ SETTINGS: dict[str, tuple[LazyString, LazyString | None]] = {
     "login": (_l("User name"), None),
     "email": (_l("E-mail"), None),
     "token": (_l("Token or API key"), None),
-    "headers": (_l("Headers"), _l("One a line, as “Name: value”")),
-    "body": (_l("Body of the request"), None),
-    "query": (_l("Parameters of the address"), None),
-    "content_type": (_l("Content type"), None),
-    "charset": (_l("Encoding"), None),
+    "webhook_url": (_l("Address for callbacks"), None),
+    "smsc": (_l("SMSC of Kannel"), _l("Only where several are set up")),
+    # SMPP
+    "enquire_link": (_l("Seconds between signs of life (enquire_link)"), None),
+    "source_ton": (_l("Type of the sender’s number (source TON)"), _l("Empty: found from the sender")),
+    "source_npi": (_l("Numbering plan of the sender (source NPI)"), _l("Empty: found from the sender")),
+    "dest_ton": (_l("Type of the recipient’s number (dest TON)"), None),
+    "dest_npi": (_l("Numbering plan of the recipient (dest NPI)"), None),
+    "codes": (_l("Meanings of the operator’s own codes"), _l("One a line")),
+    # the HTTP connector: the request
+    "auth": (_l("How the request is authorised"), None),
+    "headers": (_l("Headers"), _l("One a line, as “Name: value”. {token} and other settings may be used")),
+    "body": (_l("Form of the request"), None),
+    "fields": (
+        _l("Fields of the request"),
+        _l("One a line: name = {to}, {text}, {from}, {ref}. With ?= it is left out when empty"),
+    ),
+    "split": (_l("Who splits a long text"), None),
+    # the answer
+    "rules": (
+        _l("What the answer means"),
+        _l("One a line, the first that fits: condition -> ok, person, later, unclear, stop_channel or stop_broadcast"),
+    ),
+    "id": (_l("Where the id of the message stands"), _l("Such as json.id; “own” takes our own one")),
+    "code": (_l("Where the error code stands"), _l("Such as json.error_code")),
+    "reason": (_l("Where the words of an error stand"), _l("Such as json.error.message")),
+    # reports
+    "dlr_url": (_l("Address for reports, as told to the gateway"), None),
+    "report_from": (_l("How reports come"), None),
+    "report_rows": (_l("Where the list of reports stands"), _l("Only when several come at once, such as results.*")),
+    "report_if": (_l("Only those are reports that fulfil"), None),
+    "report_id": (_l("Where the id of the message stands"), None),
+    "report_ref": (_l("Where our own id stands"), None),
+    "report_status": (_l("Where the status stands"), None),
+    "report_map": (_l("What the statuses mean"), _l("One a line: value = sent, delivered, read, failed or ignored")),
+    "report_code": (_l("Where the error code stands"), None),
+    "report_causes": (_l("What the error codes mean"), _l("One a line: value = cause")),
+    "report_time": (_l("Where the time stands"), None),
+    # replies
+    "reply_from": (_l("How replies come"), None),
+    "reply_rows": (_l("Where the list of replies stands"), _l("Only when several come at once, such as results.*")),
+    "reply_id": (_l("Where the id of the reply stands"), None),
+    "reply_phone": (_l("Where the person’s number stands"), None),
+    "reply_text": (_l("Where the text stands"), None),
+    "reply_hex": (_l("Where the text stands in hexadecimal"), None),
+    "reply_hex_if": (_l("The hexadecimal text is taken if"), None),
+    "reply_time": (_l("Where the time stands"), None),
+    # the rest of it
+    "check_url": (_l("Address that “Check connection” asks"), None),
+    "check_rules": (_l("What that answer means"), None),
+    "answer_status": (_l("Status with which callbacks are answered"), None),
+    "answer": (_l("Text with which callbacks are answered"), None),
+    "concurrent": (_l("Requests at once, at most"), None),
+    "hmac_header": (_l("Header with the signature (HMAC) of a callback"), None),
+    "hmac_algorithm": (_l("Algorithm of the signature"), None),
+    "hmac_encoding": (_l("How the signature is written"), None),
+    "hash_path": (_l("Where the checksum of a callback stands"), None),
+    "hash_recipe": (_l("Of what the checksum is made"), None),
+    "hash_algorithm": (_l("Algorithm of the checksum"), None),
+    "callback_secret": (_l("Key of the signature of callbacks"), _l("As the gateway shows it")),
+    "callback_addresses": (_l("Addresses that callbacks may come from"), _l("One a line. Empty: from everywhere")),
 }
 
 # Values of choices that are not words of their own.
 SETTING_CHOICES: dict[str, LazyString] = {
-    "": _l("not chosen"),
+    "": _l("as usual"),
+    "none": _l("not at all"),
+    "basic": _l("user name and password (Basic)"),
+    "bearer": _l("token (Bearer)"),
+    "query": _l("parameters of the address"),
+    "form": _l("form fields"),
+    "auto": _l("as they come"),
+    "gateway": _l("the gateway"),
+    "pairs": _l("Molva, in parts with a UDH"),
     "udh8": _l("parts joined by UDH, 8-bit number (the usual way)"),
     "udh16": _l("parts joined by UDH, 16-bit number"),
     "sar": _l("parts joined by SAR parameters"),
@@ -160,9 +224,6 @@ def choice_label(value: str) -> LazyString | str:
     """One value of a choice, in words where it has some."""
     return SETTING_CHOICES.get(value, value)
 
-
-# Why a Provider finds its settings wrong together, by the code that it gives; other texts are shown as they are.
-SETTING_FAULTS: dict[str, LazyString] = {}
 
 MESSAGE_STATUSES: dict[str, Word] = {
     "queued": Word(_l("Queued"), "queue", "quiet"),

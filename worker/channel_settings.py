@@ -30,6 +30,7 @@ NAME_MAX = 100
 TEXT_MAX, LINES_MAX = 4_000, 40_000
 INTEGER_MAX = 2**31 - 1
 PER_SECOND_MAX, PER_DAY_MAX, PRICE_MAX = 1_000.0, 100_000_000, 1_000_000.0
+OPEN = ("{", "-")  # a template that begins with another setting, or the connector's word for nothing
 RESOLVE = 2.0  # seconds that a name may take; a silent name server keeps nobody from saving
 
 
@@ -155,7 +156,7 @@ class _Cleaner:
             made.discard(one.name)
         else:
             value = stored.get(one.name) or one.default or ""
-        if not value and one.required and one.name in OURS:
+        if not value and one.name in OURS and (one.required or self.stored is None):
             value = secrets.token_urlsafe(24)
             made.add(one.name)
         self.cleaned.hidden[one.name] = value
@@ -184,7 +185,7 @@ class _Cleaner:
             self._bad(one.name, "setting_too_long", max=TEXT_MAX)
         elif any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
             self._bad(one.name, "setting_invalid")
-        elif text and _is_url(one.name):
+        elif text and _is_url(one):
             self._url(one.name, text)
         return text
 
@@ -231,6 +232,8 @@ class _Cleaner:
     # --- where it leads
 
     def _url(self, name: str, text: str) -> None:
+        if text.startswith(OPEN):
+            return
         try:
             parts = urlsplit(text)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -249,7 +252,7 @@ class _Cleaner:
             value = plain.get(one.name)
             if one.secret or not value or value == stored.plain.get(one.name):
                 continue
-            if _is_url(one.name):
+            if _is_url(one) and not str(value).startswith(OPEN):
                 parts = urlsplit(str(value))
                 port = parts.port or (443 if parts.scheme == "https" else 80)
                 self._reach(one.name, parts.hostname or "", port, any_port=False)
@@ -283,8 +286,9 @@ class _Cleaner:
             self._bad(name, "fault", text=text)
 
 
-def _is_url(name: str) -> bool:
-    return name == "url" or name.endswith("_url")
+def _is_url(one: Field) -> bool:
+    """Whether requests go there; what is told to the vendor (report, reply) is not a destination of ours."""
+    return (one.name == "url" or one.name.endswith("_url")) and one.group not in ("report", "reply")
 
 
 def _number(value: Any) -> float | None:

@@ -137,7 +137,7 @@ class ChannelForm:
         if not one.secret:
             return about
         if one.name not in self.endings:
-            ours = one.required and one.name in OURS
+            ours = one.name in OURS and (one.required or self.channel is None)
             return ". ".join(filter(None, [about, _("Left empty, it is made up for you") if ours else ""]))
         if end := self.endings[one.name]:
             return str(_("Saved, ends with %(end)s. Leave it empty to keep it", end=f"…{end}"))

@@ -195,7 +195,7 @@ def _dry_run(channel: Channel) -> str | None:
             if tell is None:
                 return None
             hidden = [str(v) for v in vault.unseal(settings, channel.secrets).values() if isinstance(v, str) and v]
-            return _masked(str(tell(EXAMPLE)), hidden)
+            return _masked(str(tell(EXAMPLE)), hidden) or None
         finally:
             provider.close()
     except (SendError, ValueError, LookupError) as error:
