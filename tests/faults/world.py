@@ -141,11 +141,6 @@ class World:
         scheme = "http" if self.certificate is None else "https"
         return f"{scheme}://127.0.0.1:{self.stub_port}"
 
-    def freeze_stub(self) -> None:
-        """From now on the provider takes what comes and says nothing, until it is stopped."""
-        assert self.stub is not None
-        self.stub.send_signal(signal.SIGSTOP)
-
     def stop_stub(self) -> None:
         if self.stub is not None:
             self.stub.kill()
