@@ -147,7 +147,8 @@ class RawCallback:
 class StatusUpdate:
     """What the provider says about one message. `status`: sent, delivered, read, failed or held.
 
-    `at` is the provider's time in milliseconds since the epoch.
+    `at` is the provider's time in milliseconds since the epoch. `also`: other spellings of `provider_id`,
+    where a vendor writes it as another kind of number than in its answer.
     """
 
     status: str
@@ -156,6 +157,7 @@ class StatusUpdate:
     token: str | None = None
     code: str | None = None
     detail: str | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ class InboundMessage:
     button, interactive, order, reaction, unsupported. `context`: provider id of the message it quotes.
 
     `phone` is E.164 with the plus, or the vendor's own id of a person who hides the number.
-    `payload`: what we wrote into the button that was pressed.
+    `payload`: what we wrote into the button that was pressed. `part`: (reference, number from 1, total) of a
+    reply that comes in parts; they are joined where they are stored.
     """
 
     provider_id: str
@@ -175,6 +178,7 @@ class InboundMessage:
     name: str | None = None
     context: str | None = None
     payload: str | None = None
+    part: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
