@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import peewee
 
-from worker import audit, broadcasts, causes, channels, clock, counters, db, optouts
+from worker import audit, broadcasts, causes, channels, clock, counters, db, optouts, proofs
 from worker.locks import is_alive
-from worker.models import Broadcast, Callback, Channel, RecipientFile
+from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.providers.base import (
     REFUSED,
@@ -21,6 +21,7 @@ from worker.providers.base import (
     STOP_CHANNEL,
     InboundMessage,
     Notice,
+    Provider,
     RawCallback,
     StatusUpdate,
 )
@@ -29,10 +30,10 @@ from worker.states import BROADCAST, REPORT_LIFE, move
 
 log = logging.getLogger("molva.delivery")
 
-BATCH = 200
+BATCH = 1_000
+KEPT_HEADERS = ("content-type",)
 ALIVE = 10 * clock.SECOND
 STEP = 1_000
-PROOFS = ("sent", "delivered", "read")
 # What we hold to have surely not left: a report of it speaks against us and changes nothing.
 UNTOUCHED = ("queued", "failed", "cancelled", "skipped")
 PART = {"sent": "sent", "held": "sent", "delivered": "delivered", "read": "delivered", "failed": "failed"}
@@ -58,7 +59,8 @@ def receive_all(callbacks: Iterable[tuple[int, RawCallback, int]]) -> None:
             channel_id,
             callback.path,
             json.dumps(dict(callback.query)) if callback.query else "",
-            json.dumps(dict(callback.headers)),
+            # Signatures and secrets have been looked at and are not kept.
+            json.dumps({name: callback.headers[name] for name in KEPT_HEADERS if name in callback.headers}),
             callback.body,
             received_at,
         )
@@ -76,39 +78,80 @@ def apply_waiting(providers: channels.Providers) -> int:
 
     Each callback stands alone: one that cannot be read is marked with its error and loses no other.
     """
-    waiting = list(Callback.select().where(Callback.processed_at.is_null()).order_by(Callback.id).limit(BATCH))
+    waiting = [_Stored(*row) for row in db.rows(_WAITING, [BATCH])]
     if not waiting:
         return 0
-    by_id = {c.id: c for c in Channel.select().where(Channel.id.in_({w.channel_id for w in waiting}))}
+    of_channel = _Providers(providers)
     read: list[_Read] = []
-    for callback in waiting:
+    for stored in waiting:
         items: Items = []
         error = None
         beyond: Beyond = _nothing_beyond
         try:
-            provider = providers.get(by_id[callback.channel_id])
+            provider = of_channel[stored.channel_id]
             beyond = provider.outcome
-            raw = _raw(callback)
+            raw = stored.raw()
             items.extend(provider.parse(raw))
             items.extend(provider.notices(raw))
         except Exception as problem:
-            log.exception("callback %d cannot be read", callback.id)
+            log.exception("callback %d cannot be read", stored.id)
             error = type(problem).__name__
-        read.append(_Read(callback, items, error, beyond))
+        read.append(_Read(stored, items, error, beyond))
     try:
-        _store_applied(read, _apply_items)
+        _apply_together(read)
     except peewee.OperationalError:
         raise  # the storage, not what is to be stored: all of it waits for the next look
     except Exception:
         log.warning("a callback holds something that cannot be applied: each item is taken by itself")
-        _store_applied(read, _apply_each)
+        _apply_apart(read)
     return len(waiting)
+
+
+_WAITING = (
+    "SELECT id, channel_id, path, query, headers, body, received_at FROM callback WHERE processed_at IS NULL"
+    " ORDER BY id LIMIT ?"
+)
+
+
+class _Providers(dict[int, Provider]):
+    """The Provider of each channel of a batch, looked up once."""
+
+    def __init__(self, providers: channels.Providers) -> None:
+        super().__init__()
+        self._providers = providers
+
+    def __missing__(self, channel_id: int) -> Provider:
+        provider = self[channel_id] = self._providers.get(Channel.get_by_id(channel_id))
+        return provider
+
+
+@lru_cache(64)
+def _headers(text: str) -> Mapping[str, str]:
+    found: Mapping[str, str] = json.loads(text)
+    return found
+
+
+class _Stored(NamedTuple):
+    """A callback as it lies in the table."""
+
+    id: int
+    channel_id: int
+    path: str
+    query: str
+    headers: str | None
+    body: bytes
+    received_at: int
+
+    def raw(self) -> RawCallback:
+        query = json.loads(self.query) if self.query else {}
+        headers = _headers(self.headers) if self.headers else {}
+        return RawCallback("POST", self.path, query, headers, bytes(self.body))
 
 
 class _Read(NamedTuple):
     """A stored callback and what it says."""
 
-    callback: Callback
+    stored: _Stored
     items: Items
     error: str | None
     beyond: Beyond
@@ -118,30 +161,50 @@ def _nothing_beyond(_code: str) -> str:
     return REFUSED
 
 
-def _store_applied(read: list[_Read], apply: Callable[[int, Items, int, Beyond], str | None]) -> None:
+def _apply_together(read: list[_Read]) -> None:
+    """All of a batch in one transaction, the ordinary reports with a few statements."""
     with db.write():
-        for callback, items, error, beyond in read:
-            bad = apply(callback.channel_id, items, callback.received_at, beyond)
-            db.execute(
-                "UPDATE callback SET processed_at = ?, error = ? WHERE id = ?", [clock.now(), error or bad, callback.id]
-            )
+        beyond = {one.stored.channel_id: one.beyond for one in read}
+        left = proofs.apply(
+            proofs.Report(one.stored.channel_id, item, one.stored.received_at)
+            for one in read
+            for item in one.items
+            if isinstance(item, StatusUpdate)
+        )
+        for report in left:
+            apply_updates(report.channel_id, [report.update], report.received_at, beyond[report.channel_id])
+        for one in read:
+            for item in one.items:
+                if not isinstance(item, StatusUpdate):
+                    _apply_item(one, item)
+        _mark_applied([(one.error, one.stored.id) for one in read])
 
 
-def _apply_items(channel_id: int, items: Items, received_at: int, beyond: Beyond = _nothing_beyond) -> None:
-    apply_updates(channel_id, [item for item in items if isinstance(item, StatusUpdate)], received_at, beyond)
-    for item in items:
-        if isinstance(item, InboundMessage):
-            receive_inbound(channel_id, item, received_at)
-        elif isinstance(item, Notice):
-            heed(channel_id, item)
+def _apply_apart(read: list[_Read]) -> None:
+    """As `_apply_together`, but a bad item loses none of its neighbours; its fault stands with the callback."""
+    with db.write():
+        marks = []
+        for one in read:
+            fault = None
+            for item in one.items:
+                fault = _stands(partial(_apply_item, one), item) or fault
+            marks.append((one.error or fault, one.stored.id))
+        _mark_applied(marks)
 
 
-def _apply_each(channel_id: int, items: Items, received_at: int, beyond: Beyond) -> str | None:
-    """As `_apply_items`, but a bad item loses none of its neighbours; the name of the last fault."""
-    fault = None
-    for item in items:
-        fault = _stands(lambda one: _apply_items(channel_id, [one], received_at, beyond), item) or fault
-    return fault
+def _apply_item(one: _Read, item: StatusUpdate | InboundMessage | Notice) -> None:
+    channel_id, received_at = one.stored.channel_id, one.stored.received_at
+    if isinstance(item, StatusUpdate):
+        apply_updates(channel_id, [item], received_at, one.beyond)
+    elif isinstance(item, InboundMessage):
+        receive_inbound(channel_id, item, received_at)
+    else:
+        heed(channel_id, item)
+
+
+def _mark_applied(marks: list[tuple[str | None, int]]) -> None:
+    now = clock.now()
+    db.many("UPDATE callback SET processed_at = ?, error = ? WHERE id = ?", [(now, *mark) for mark in marks])
 
 
 def _stands(apply: Callable[[Any], None], item: Any) -> str | None:
@@ -155,11 +218,6 @@ def _stands(apply: Callable[[Any], None], item: Any) -> str | None:
         log.warning("an item of a callback cannot be applied: %s", type(problem).__name__)
         return type(problem).__name__
     return None
-
-
-def _raw(callback: Callback) -> RawCallback:
-    query = json.loads(callback.query) if callback.query else {}
-    return RawCallback("POST", callback.path, query, callback.headers or {}, bytes(callback.body))
 
 
 def apply_updates(
@@ -185,7 +243,7 @@ def apply_updates(
                 received_at,
                 update.code,
                 update.detail,
-                _dedupe(update),
+                proofs.dedupe(update),
                 json.dumps(update.also) if update.also else None,
             ],
         ).fetchone()
@@ -215,11 +273,6 @@ def _stop_beyond(channel_id: int, found: _Found, update: StatusUpdate, beyond: B
     elif fresh:
         channels.stop(channel_id, update.code or "", update.detail or "")
         broadcasts.stop_all(channel_id, update.code or "", update.detail or "")
-
-
-def _dedupe(update: StatusUpdate) -> str:
-    facts = f"{update.provider_id}|{update.token}|{update.status}|{update.at}|{update.code}"
-    return hashlib.sha256(facts.encode()).hexdigest()[:40]
 
 
 class _Found(NamedTuple):
@@ -293,7 +346,7 @@ def _apply(found: _Found, update: StatusUpdate, deltas: counters.Deltas) -> str:
     if update.status == "failed" and earlier:
         return "kept"  # it says nothing of the try that a person asked for since
     target = move(ACTIONS[update.status], status)
-    if status == "queued" and update.status in PROOFS and _was_lost(message_id, update.token):
+    if status == "queued" and update.status in proofs.PROOFS and _was_lost(message_id, update.token):
         # A person chose "send again" while nobody could know. Now it is known, and nobody gets it twice.
         target = move(ACTIONS[update.status], "uncertain")
     if target is None and (status in UNTOUCHED or (update.status == "failed" and status in ("delivered", "read"))):

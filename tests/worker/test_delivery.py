@@ -657,3 +657,60 @@ def test_a_reply_with_a_lost_part_is_shown_after_a_while(sms: Channel, frozen: C
     frozen.tick(minutes=6)
     assert delivery.join_late_parts() == 2
     assert {row.text for row in Inbound.select()} == {"one two ", "x"}
+
+
+# --- many at once ---------------------------------------------------------------------------------------
+
+
+def everything(table: str, *leave: str) -> list[tuple[Any, ...]]:
+    names = [row[1] for row in db.rows(f"PRAGMA table_info({table})") if row[1] not in leave]
+    return db.rows(f"SELECT {', '.join(names)} FROM {table} ORDER BY {', '.join(names)}")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_batch_ends_as_if_each_report_had_come_alone(sms: Channel, broadcast: Broadcast, seed: int) -> None:
+    chance = random.Random(seed)
+    people = [
+        one(broadcast, status, chance.choice([f"p{n}", None]) if status == "sending" else f"p{n}")
+        for n, status in enumerate(
+            chance.choice(("sending", "sent", "held", "delivered", "read", "uncertain", "undelivered", "failed"))
+            for _ in range(12)
+        )
+    ]
+    in_parts(broadcast, "long-1", "long-2")
+    before = {table: db.rows(f"SELECT * FROM {table}") for table in ("message", "counter", "part", "delivery_report")}
+    updates = []
+    for _ in range(60):
+        n = chance.randrange(len(people) + 2)
+        known = n < len(people)
+        token = chance.choice([people[n].token, None, f"{people[n].id}.earlier"]) if known else None
+        updates.append(
+            StatusUpdate(
+                chance.choice(("sent", "delivered", "read", "failed", "held")),
+                chance.choice((10, 20, 30)),
+                chance.choice([f"p{n}", f"p{n}", "long-1", "stranger"]),
+                token,
+                chance.choice((None, "131026")),
+            )
+        )
+    report(sms, *updates)
+    alone = [
+        everything("message"),
+        everything("counter"),
+        everything("part", "id"),
+        everything("delivery_report", "id"),
+    ]
+    with db.write():
+        for table, rows in before.items():
+            db.execute(f"DELETE FROM {table}")
+            if rows:
+                db.many(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+    groups = [updates[at : at + 3] for at in range(0, len(updates), 3)]
+    delivery.receive_all((sms.id, RawCallback("POST", "", {}, {}, b"%d" % n), CALLED) for n in range(len(groups)))
+    delivery.apply_waiting(Says({b"%d" % n: group for n, group in enumerate(groups)}))  # type: ignore[arg-type]
+    together = [
+        *(everything("message"), everything("counter"), everything("part", "id")),
+        everything("delivery_report", "id"),
+    ]
+    assert [row for row in together[1] if row[-1]] == [row for row in alone[1] if row[-1]]
+    assert (together[0], *together[2:]) == (alone[0], *alone[2:])
