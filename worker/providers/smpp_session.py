@@ -82,6 +82,7 @@ class Session:
         self.sock = sock
         self.began = self.heard = self.enquired = clock.monotonic()
         self.ended: float | None = None
+        self.proven = False  # whether it took a message
         self.smsc = ""  # how the SMSC calls itself
         self.early: list[Pdu] = []  # what came together with the answer to the bind
         self._frames = Frames()
