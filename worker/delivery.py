@@ -244,7 +244,7 @@ def apply_updates(
                 update.code,
                 update.detail,
                 proofs.dedupe(update),
-                json.dumps(update.also) if update.also else None,
+                json.dumps({"ids": update.also, "phone": update.phone}) if update.also else None,
             ],
         ).fetchone()
         if made is not None and found is not None:
@@ -293,13 +293,17 @@ _OF_CHANNEL = "message m JOIN broadcast b ON b.id = m.broadcast_id"
 
 
 def _find(channel_id: int, update: StatusUpdate) -> _Found | None:
-    """The message by our token, else by the provider's id on this channel, of the whole or of a part."""
-    ids = [update.provider_id, *update.also] if update.provider_id else []
-    for identity in ids:
+    """The message by our token, else by the provider's id on this channel, of the whole or of a part.
+
+    Another spelling of the id counts only for a message to the same person: it may be somebody else's id as well.
+    """
+    ids: list[tuple[str, str | None]] = [(update.provider_id, None)] if update.provider_id else []
+    ids += [(other, update.phone) for other in update.also]
+    for identity, phone in ids:
         part = db.rows(
             f"SELECT {_FOUND}, 0, p.id FROM part p JOIN message m ON m.id = p.message_id"  # noqa: S608
-            " WHERE p.channel_id = ? AND p.provider_id = ?",
-            [channel_id, identity],
+            " WHERE p.channel_id = ? AND p.provider_id = ? AND m.phone = COALESCE(?, m.phone)",
+            [channel_id, identity, phone],
         )
         if part:
             return _Found(*part[0])
@@ -313,11 +317,12 @@ def _find(channel_id: int, update: StatusUpdate) -> _Found | None:
         )
         if found:
             return _Found(*found[0])
-    for identity in ids:
+    for identity, phone in ids:
         found = db.rows(
             f"SELECT {_FOUND} FROM {_OF_CHANNEL}"  # noqa: S608
-            " WHERE m.provider_id = ? AND b.channel_id = ? ORDER BY m.id DESC LIMIT 1",
-            [identity, channel_id],
+            " WHERE m.provider_id = ? AND b.channel_id = ? AND m.phone = COALESCE(?, m.phone)"
+            " ORDER BY m.id DESC LIMIT 1",
+            [identity, channel_id, phone],
         )
         if found:
             return _Found(*found[0])
@@ -405,15 +410,19 @@ def _times(status: str) -> tuple[str, ...]:
     }[status]
 
 
+_SAME_PERSON = "m.phone = COALESCE(json_extract(d.also, '$.phone'), m.phone)"
 # One of these finds the message: its id, a part's id, another spelling of either, our token.
 _KNOWN = (
     f"SELECT 1 FROM {_OF_CHANNEL} WHERE b.channel_id = d.channel_id AND m.provider_id = d.provider_id",  # noqa: S608
     "SELECT 1 FROM part p WHERE p.channel_id = d.channel_id AND p.provider_id = d.provider_id",
     (
-        f"SELECT 1 FROM json_each(d.also) j, {_OF_CHANNEL}"  # noqa: S608
-        " WHERE b.channel_id = d.channel_id AND m.provider_id = j.value"
+        f"SELECT 1 FROM json_each(d.also, '$.ids') j, {_OF_CHANNEL}"  # noqa: S608
+        f" WHERE b.channel_id = d.channel_id AND m.provider_id = j.value AND {_SAME_PERSON}"
     ),
-    "SELECT 1 FROM json_each(d.also) j, part p WHERE p.channel_id = d.channel_id AND p.provider_id = j.value",
+    (
+        "SELECT 1 FROM json_each(d.also, '$.ids') j, part p JOIN message m ON m.id = p.message_id"  # noqa: S608
+        f" WHERE p.channel_id = d.channel_id AND p.provider_id = j.value AND {_SAME_PERSON}"
+    ),
     (
         f"SELECT 1 FROM {_OF_CHANNEL} WHERE b.channel_id = d.channel_id"  # noqa: S608
         " AND m.id = CAST(d.token AS INTEGER) AND m.token = d.token"
@@ -437,8 +446,8 @@ def join_orphans(limit: int = 500) -> int:
 
 def _join(orphan: tuple[Any, ...]) -> None:
     id_, channel_id, provider_id, token, status, at, code, detail, also = orphan
-    others = tuple(json.loads(also)) if also else ()
-    update = StatusUpdate(status, at, provider_id, token, code, detail, others)
+    others: dict[str, Any] = json.loads(also) if also else {"ids": (), "phone": None}
+    update = StatusUpdate(status, at, provider_id, token, code, detail, tuple(others["ids"]), others["phone"])
     message = _find(channel_id, update)
     if message is None:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from worker.providers.base import Provider
 from worker.providers.sandbox_sms import SandboxSms
 from worker.providers.sandbox_waba import SandboxWaba
+from worker.providers.smpp import Smpp
 from worker.providers.whatsapp_cloud import WhatsAppCloud
 
 PROVIDERS: dict[str, type[Provider]] = {
@@ -13,5 +14,6 @@ PROVIDERS: dict[str, type[Provider]] = {
         SandboxWaba,
         SandboxSms,
         WhatsAppCloud,
+        Smpp,
     )
 }
