@@ -147,7 +147,8 @@ class RawCallback:
 class StatusUpdate:
     """What the provider says about one message. `status`: sent, delivered, read, failed or held.
 
-    `at` is the provider's time in milliseconds since the epoch.
+    `at` is the provider's time in milliseconds since the epoch. `recipient`: E.164 with the plus, or the vendor's
+    own id of a person, where the report names one.
     """
 
     status: str
@@ -156,6 +157,7 @@ class StatusUpdate:
     token: str | None = None
     code: str | None = None
     detail: str | None = None
+    recipient: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ class Notice:
     category. subject "marketing": `status` is stop or resume, said by the person `phone`. subject "account":
     `status` is the vendor's word. subject "limit": `status` is how many people the account may begin to write
     to within 24 hours, -1 for any number. subject "number": `status` is news about the number's quality.
+    subject "quality": `status` is the new quality of the template `name`.
     `outcome`: STOP_BROADCAST or STOP_CHANNEL where sending must end, else "".
     """
 
@@ -242,7 +245,7 @@ class Provider:
     kind: ClassVar[str]  # waba, sms
     label: ClassVar[str]
     fields: ClassVar[tuple[Field, ...]] = ()
-    supports: ClassVar[frozenset[str]] = frozenset()  # templates, reports, inbound, read
+    supports: ClassVar[frozenset[str]] = frozenset()  # templates, reports, inbound, read, media, register
     pace: ClassVar[float] = 20.0  # default messages per second
     line: ClassVar[bool] = False  # receives over a connection of its own, which one process at a time may keep
 
@@ -306,6 +309,11 @@ class Provider:
     def templates(self) -> list[TemplateData]:
         """All message templates of the account (WABA). Raises SendError."""
         return []
+
+    def register(self) -> None:
+        """Tell the vendor to bring callbacks to our address, for a Provider that `supports` "register". A person
+        asks for it; it changes the account. Raises SendError."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of connections."""
