@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from tests.providers import stub
 from tests.providers.stub import Request
 from worker.providers.base import CallbackAddresses, RawCallback
 from worker.providers.dialog360 import Dialog360
+from worker.providers.meta import CloudApi
 from worker.providers.meta_webhooks import signature
 from worker.providers.whatsapp_cloud import WhatsAppCloud
 
 PHONE_ID, WABA_ID, SECRET, VERIFY = "200100", "300100", "app secret", "verify me"
 OURS = "https://molva.example/hooks/k3y"
 OK = {"messaging_product": "whatsapp", "messages": [{"id": "wamid.TEST1", "message_status": "accepted"}]}
+
+
+_made: list[CloudApi] = []
 
 
 def shared(name: str) -> Path:
@@ -36,13 +40,25 @@ def cloud(url: str = "https://graph.example", **more: Any) -> WhatsAppCloud:
     settings = {"phone_number_id": PHONE_ID, "waba_id": WABA_ID, "access_token": "EAA", "app_secret": SECRET}
     settings |= {"verify_token": VERIFY, "base_url": url, "api_version": "v25.0"}
     settings["allowed_private_hosts"] = ("127.0.0.1",)
-    return WhatsAppCloud({**settings, **more}, CallbackAddresses(OURS))
+    made = WhatsAppCloud({**settings, **more}, CallbackAddresses(OURS))
+    _made.append(made)
+    return made
 
 
 def dialog(url: str = "https://waba.example", **more: Any) -> Dialog360:
     settings = {"api_key": "key", "base_url": url, "webhook_secret": "told you", "phone_number_id": ""}
     settings["allowed_private_hosts"] = ("127.0.0.1",)
-    return Dialog360({**settings, **more}, CallbackAddresses(OURS))
+    made = Dialog360({**settings, **more}, CallbackAddresses(OURS))
+    _made.append(made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def close_all() -> Iterator[None]:
+    """Closes the lines of every channel that a test made."""
+    yield
+    while _made:
+        _made.pop().close()
 
 
 def by_path(answers: Mapping[str, Any], otherwise: Any = None) -> stub.Behaviour:

@@ -260,18 +260,15 @@ def accepted(answer: Answer) -> Accepted:
 def refusal(answer: Answer, found: Mapping[str, Any] | None) -> SendError:
     """What an answer without acceptance means: by its code, else by its status.
 
-    A reseller's own faults stand in `meta` instead, in words and with a status that counts like the answer's.
+    A reseller's own faults stand in `meta` instead, in words.
     """
     retry_after = answer.headers.get("retry-after")
-    status = answer.status
     code, subcode, words = meta_webhooks.error_facts((found or {}).get("error"))
     meta = (found or {}).get("meta")
     if code is None and isinstance(meta, dict):
         given = (meta.get(key) for key in ("developer_message", "developerMessage"))
-        words = words or next((str(text)[:500] for text in given if text), "")
-        own = next((meta[key] for key in ("http_code", "httpCode") if isinstance(meta.get(key), int)), status)
-        status = own if 200 <= status < 300 else status
-    by_status = classify_http(status, retry_after, mask_digits(words))
+        words = next((str(text)[:500] for text in given if text), "")
+    by_status = classify_http(answer.status, retry_after, mask_digits(words))
     if code is None:
         return by_status or unreadable(answer)
     code, rule = meaning(code, subcode)
