@@ -9,7 +9,7 @@ import pytest
 
 from tests.providers import stub
 from tests.providers.stub import Stub
-from tests.providers.waba import BODY, OK, OURS, by_path, callback, close_all, cloud, dialog, error, signed
+from tests.providers.waba import BODY, OK, OURS, by_path, callback, close_all, cloud, dialog, error, signed  # noqa: F401
 from webapp.callbacks import HEADERS
 from worker.providers import PROVIDERS
 from worker.providers.base import LATER, REFUSED, STOP_CHANNEL, UNCLEAR, Finding, Outgoing, RawCallback, SendError

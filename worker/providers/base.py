@@ -166,7 +166,7 @@ class InboundMessage:
     button, interactive, order, reaction, unsupported. `context`: provider id of the message it quotes.
 
     `phone` is E.164 with the plus, or the vendor's own id of a person who hides the number.
-    `payload`: what we wrote into the button that was pressed.
+    `payload`: what we wrote into the button that was pressed. `code`: why the vendor could not bring all of it.
     """
 
     provider_id: str
@@ -177,6 +177,7 @@ class InboundMessage:
     name: str | None = None
     context: str | None = None
     payload: str | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

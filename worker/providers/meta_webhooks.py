@@ -74,8 +74,9 @@ def parse(body: bytes, phone_number_id: str = "") -> Iterator[StatusUpdate | Inb
         if field != "messages" or elsewhere(value, phone_number_id):
             continue
         people = _people(value)
+        fault = _code(value)  # of the whole change; it concerns the messages in it
         for item in dicts(value.get("messages")):
-            if (message := _inbound(item, people)) is not None:
+            if (message := _inbound(item, people, fault)) is not None:
                 yield message
         for item in dicts(value.get("statuses")):
             if (status := _status(item)) is not None:
@@ -150,9 +151,8 @@ def _status(item: Mapping[str, Any]) -> StatusUpdate | None:
         return None
     code, detail = None, None
     if status == "failed":
-        errors = dicts(item.get("errors"))
-        number, subcode, detail = error_facts(next(errors, None))
-        code = "33" if (number, subcode) == (100, 33) else None if number is None else str(number)
+        code = _code(item)
+        detail = error_facts(next(dicts(item.get("errors")), None))[2]
     token = item.get("biz_opaque_callback_data")
     return StatusUpdate(
         status=status,
@@ -165,7 +165,17 @@ def _status(item: Mapping[str, Any]) -> StatusUpdate | None:
     )
 
 
-def _inbound(item: Mapping[str, Any], people: Mapping[str, tuple[str, str]]) -> InboundMessage | None:
+def _code(item: Mapping[str, Any]) -> str | None:
+    """The code of the first error in a report or a message."""
+    number, subcode, _words = error_facts(next(dicts(item.get("errors")), None))
+    if (number, subcode) == (100, 33):
+        return "33"
+    return None if number is None else str(number)
+
+
+def _inbound(
+    item: Mapping[str, Any], people: Mapping[str, tuple[str, str]], fault: str | None
+) -> InboundMessage | None:
     kind = str(item.get("type", ""))
     identity = text_of(item.get("id"), 255)
     if not identity or kind in _NOT_MESSAGES or item.get("group_id"):
@@ -192,6 +202,7 @@ def _inbound(item: Mapping[str, Any], people: Mapping[str, tuple[str, str]]) -> 
         name=name or None,
         context=text_of(mapping(context).get("id"), 255) or None,
         payload=payload,
+        code=_code(item) or fault,
     )
 
 
