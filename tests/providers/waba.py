@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonpatch
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
 
 from tests.providers import stub
 from tests.providers.stub import Request
@@ -33,6 +40,28 @@ def shared(name: str) -> Path:
     if not found.exists():
         pytest.skip(f"the reference material is not here: {found}")
     return found
+
+
+Check = Callable[[Any], list[str]]  # a body → what is wrong with it
+
+
+@cache
+def specification() -> Callable[[str], Check]:
+    """The vendor's specification with the patch that makes it usable: name of a schema → its check.
+
+    Skips the test where the reference material is not there.
+    """
+    source, patch = shared("whatsapp-openapi.yaml"), shared("whatsapp-openapi.patch.json")
+    plain = yaml.load(source.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    patched = jsonpatch.apply_patch(json.loads(json.dumps(plain, default=str)), json.loads(patch.read_text()))
+    resource = Resource.from_contents(patched, default_specification=DRAFT202012)
+    registry: Registry[Any] = Registry().with_resource("urn:wa", resource)
+
+    def check_of(name: str) -> Check:
+        check = Draft202012Validator({"$ref": f"urn:wa#/components/schemas/{name}"}, registry=registry)
+        return lambda body: [error.message for error in check.iter_errors(body)]
+
+    return check_of
 
 
 def cloud(url: str = "https://graph.example", **more: Any) -> WhatsAppCloud:
