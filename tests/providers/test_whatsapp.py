@@ -26,6 +26,8 @@ from tests.providers.waba import (
     error,
     signed,
 )
+from webapp.words import FINDINGS
+from worker import causes
 from worker.providers.base import (
     LATER,
     REFUSED,
@@ -141,6 +143,17 @@ def test_the_code_decides_whatever_the_status_is(code: Any, status: int, outcome
     found = failure(by_path({"messages": error(code, "the details", status)}))
     assert (found.outcome, found.http_status) == (outcome, status)
     assert found.detail == "the details"
+
+
+def test_the_vendor_says_when_calls_are_free_again() -> None:
+    usage = {"300100": [{"type": "messaging", "call_count": 100, "estimated_time_to_regain_access": 19}]}
+    body = json.dumps(error(80007)[1]).encode()
+    given = stub.answer(400, body, X_Business_Use_Case_Usage=json.dumps(usage))
+    assert (failure(given).slow_channel, failure(given).retry_after) == (True, 19 * 60)
+    soon = stub.answer(400, body, X_Business_Use_Case_Usage=json.dumps(usage), Retry_After="5")
+    assert failure(soon).retry_after == 5
+    for odd in ("", "[]", '{"a": 1}', '{"a": [{"estimated_time_to_regain_access": "x"}]}', "{"):
+        assert failure(stub.answer(400, body, X_Business_Use_Case_Usage=odd)).retry_after is None
 
 
 def test_a_wrong_number_id_is_told_by_the_second_code() -> None:
@@ -287,6 +300,7 @@ def checked(answers: dict[str, Any], **settings: Any) -> list[Finding]:
     with Stub(by_path(answers)) as server:
         found = cloud(server.url, **settings).check()
         assert {request.method for request in server.requests} == {"GET"}
+    assert [f.code for f in found if f.code not in FINDINGS and causes.cause(f.code).key == "unknown"] == []
     return found
 
 

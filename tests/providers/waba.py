@@ -33,10 +33,15 @@ OK = {"messaging_product": "whatsapp", "messages": [{"id": "wamid.TEST1", "messa
 _made: list[CloudApi] = []
 
 
-def shared(name: str) -> Path:
-    """A file of the reference material that lies beside the project; skips the test where there is none."""
+def beside(name: str) -> Path:
+    """Where a file of the reference material would lie, beside the project."""
     folder = os.environ.get("MOLVA_SHARED") or Path(__file__).resolve().parents[2].with_name("shared")
-    found = Path(folder) / "data" / name
+    return Path(folder) / "data" / name
+
+
+def shared(name: str) -> Path:
+    """A file of the reference material; skips the test where there is none."""
+    found = beside(name)
     if not found.exists():
         pytest.skip(f"the reference material is not here: {found}")
     return found

@@ -29,6 +29,7 @@ from worker.providers.base import (
     TemplateData,
 )
 from worker.providers.http import (
+    LONGEST_WAIT,
     HttpClient,
     classify_http,
     json_object,
@@ -274,7 +275,18 @@ def refusal(answer: Answer, found: Mapping[str, Any] | None) -> SendError:
     code, rule = meaning(code, subcode)
     if rule is UNKNOWN and by_status is not None and not speaks_for_itself(answer.status):
         return by_status
-    return rule.error(str(code), mask_digits(words), http_status=answer.status, retry_after=seconds(retry_after))
+    wait = seconds(retry_after)
+    if wait is None and rule.slow_channel:
+        wait = _free_again(answer.headers.get("x-business-use-case-usage"))
+    return rule.error(str(code), mask_digits(words), http_status=answer.status, retry_after=wait)
+
+
+def _free_again(usage: str | None) -> float | None:
+    """Seconds until the account's calls are free again, as the vendor estimates it; None when it does not."""
+    accounts = (json_object((usage or "").encode()) or {}).values()
+    minutes = (item.get("estimated_time_to_regain_access") for account in accounts for item in items(account))
+    longest = max((m for m in minutes if isinstance(m, int)), default=0)
+    return min(longest * 60.0, LONGEST_WAIT) if longest > 0 else None
 
 
 def items(data: Any) -> Iterator[dict[str, Any]]:
