@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from worker.providers.base import Provider
+from worker.providers.dialog360 import Dialog360
 from worker.providers.sandbox_sms import SandboxSms
 from worker.providers.sandbox_waba import SandboxWaba
 from worker.providers.smpp import Smpp
@@ -15,5 +16,6 @@ PROVIDERS: dict[str, type[Provider]] = {
         SandboxSms,
         WhatsAppCloud,
         Smpp,
+        Dialog360,
     )
 }
