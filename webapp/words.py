@@ -119,6 +119,7 @@ FINDINGS: dict[str, LazyString] = {
     "webhook_elsewhere": _l("Callbacks go to another address: %(text)s"),
     "no_templates": _l("The account has no approved template"),
     "account_found": _l("Account: %(text)s"),
+    "not_checkable": _l("This gateway offers no call that shows whether it works: a test message will show it"),
 }
 
 # What the special numbers of the sandbox do; the second table where an SMS differs.

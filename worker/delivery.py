@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 import peewee
@@ -136,6 +137,8 @@ def apply_updates(channel_id: int, updates: Iterable[StatusUpdate], received_at:
         if update.status not in ACTIONS:
             raise ValueError(f"{update.status} is no status of a report")
         found = _find(channel_id, update)
+        dedupe = _dedupe(update)
+        update = update if update.at else replace(update, at=received_at)
         made = db.execute(
             "INSERT INTO delivery_report (channel_id, message_id, provider_id, token, status, at, received_at,"
             " code, detail, dedupe) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -150,7 +153,7 @@ def apply_updates(channel_id: int, updates: Iterable[StatusUpdate], received_at:
                 received_at,
                 update.code,
                 update.detail,
-                _dedupe(update),
+                dedupe,
             ],
         ).fetchone()
         if made is not None and found is not None:
@@ -322,7 +325,7 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
             item.context,
             answered[0] if answered else None,
             answered[1] if answered else None,
-            item.at,
+            item.at or received_at,
             received_at,
         ],
     ).fetchone()

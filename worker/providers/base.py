@@ -147,7 +147,7 @@ class RawCallback:
 class StatusUpdate:
     """What the provider says about one message. `status`: sent, delivered, read, failed or held.
 
-    `at` is the provider's time in milliseconds since the epoch.
+    `at` is the provider's time in milliseconds since the epoch; 0 when it gives none: when the report came counts.
     """
 
     status: str
@@ -164,6 +164,7 @@ class InboundMessage:
     button, interactive, order, reaction, unsupported. `context`: provider id of the message it quotes.
 
     `phone` is E.164 with the plus, or the vendor's own id of a person who hides the number.
+    `at`: milliseconds since the epoch; 0 when the provider gives no time: when it came counts.
     `payload`: what we wrote into the button that was pressed.
     """
 
@@ -245,6 +246,8 @@ class Provider:
     supports: ClassVar[frozenset[str]] = frozenset()  # templates, reports, inbound, read
     pace: ClassVar[float] = 20.0  # default messages per second
     line: ClassVar[bool] = False  # receives over a connection of its own, which one process at a time may keep
+    callback_methods: ClassVar[frozenset[str]] = frozenset({"POST"})  # others are asked of `handshake`
+    callback_headers: frozenset[str] = field(default=frozenset(), init=False)  # what `verify` reads, lower case
 
     settings: Mapping[str, Any]
     addresses: CallbackAddresses = field(default_factory=CallbackAddresses)
@@ -252,9 +255,20 @@ class Provider:
     def __post_init__(self) -> None:
         """Make what the wire needs, such as an HTTP client. Opens no connection."""
 
+    @classmethod
+    def faults(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What is wrong with settings that a form would store: the name of the field and the line that cannot be
+        read, "" when something is missing. Does not speak of reaching the vendor."""
+        return []
+
     def send(self, out: Outgoing) -> Accepted:
         """Hand one message over. Raises SendError; returns only when the vendor took it."""
         raise NotImplementedError
+
+    def dry_run(self, out: Outgoing) -> str:
+        """What would be sent for this message, for a person to read, with secrets masked; "" where it would show
+        nothing new. Sends nothing. Raises SendError for settings that cannot be used."""
+        return ""
 
     def open(self, receive: Receive) -> None:
         """Keep the line connected from now until `close`, for a Provider with `line`: what comes in over it goes
@@ -282,6 +296,10 @@ class Provider:
         """A harmless call that shows whether the vendor answers, asked before a message is risked on a line that
         was in trouble. Raises SendError; does nothing where the vendor offers no such call."""
 
+    def paste(self) -> CallbackAddresses:
+        """The addresses as a person pastes them at the vendor, with the vendor's own placeholders in them."""
+        return self.addresses
+
     def handshake(self, callback: RawCallback) -> str | None:
         """The body that answers a verification request (GET), or None when it is not one of ours."""
         return None
@@ -289,6 +307,10 @@ class Provider:
     def verify(self, callback: RawCallback) -> bool:
         """Whether the callback is genuine; over the raw bytes, in constant time."""
         raise NotImplementedError
+
+    def reply_to(self, callback: RawCallback) -> tuple[int, bytes]:
+        """Status and body that tell the vendor that a callback has been stored."""
+        return 200, b""
 
     def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
         """The facts in one callback. Unknown parts are passed over, a bad item never loses its neighbours."""
