@@ -322,9 +322,9 @@ def test_a_persons_message_is_stored_once_however_often_it_comes(sms: Channel, b
     for _time in range(3):
         with db.write():
             for n in range(10):
-                delivery.receive_inbound(sms.id, InboundMessage(f"in-{n}", message.phone, n, text="hi"), CALLED)
+                delivery.receive_inbound(sms.id, InboundMessage(f"in-{n}", message.phone, 1 + n, text="hi"), CALLED)
     assert [(row.at, row.message_id) for row in Inbound.select().order_by(Inbound.id)] == [
-        (n, message.id) for n in range(10)
+        (1 + n, message.id) for n in range(10)
     ]
 
 

@@ -6,6 +6,7 @@ from worker.providers.base import Provider
 from worker.providers.connector import HttpGateway, presets
 from worker.providers.sandbox_sms import SandboxSms
 from worker.providers.sandbox_waba import SandboxWaba
+from worker.providers.smpp import Smpp
 from worker.providers.twilio import Twilio
 from worker.providers.whatsapp_cloud import WhatsAppCloud
 
@@ -13,6 +14,7 @@ _REGISTERED: tuple[type[Provider], ...] = (
     SandboxWaba,
     SandboxSms,
     WhatsAppCloud,
+    Smpp,
     Twilio,
     *presets(),
     HttpGateway,

@@ -121,9 +121,12 @@ class _Moment(threading.local):
 _left = _Moment()
 
 
-def leaving() -> None:
-    """Note that a request begins to leave now, in this thread. Transports call it; the throttle counts by it."""
-    _left.at = clock.monotonic()
+def leaving(at: float | None = None) -> None:
+    """Note that a request of this thread begins to leave now, or left `at` when another thread wrote it.
+
+    Transports call it; the throttle counts by it.
+    """
+    _left.at = clock.monotonic() if at is None else at
 
 
 def left_at() -> float | None:
@@ -148,6 +151,9 @@ class StatusUpdate:
     """What the provider says about one message. `status`: sent, delivered, read, failed or held.
 
     `at` is the provider's time in milliseconds since the epoch; 0 when it gives none: when the report came counts.
+    `also`: other spellings of `provider_id`, for vendors whose reports write an id differently from their answers;
+    they count when nobody has the id itself, and only for a message to `phone`, as another message may well be
+    called so.
     """
 
     status: str
@@ -156,6 +162,8 @@ class StatusUpdate:
     token: str | None = None
     code: str | None = None
     detail: str | None = None
+    also: tuple[str, ...] = ()
+    phone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +173,8 @@ class InboundMessage:
 
     `phone` is E.164 with the plus, or the vendor's own id of a person who hides the number.
     `at`: milliseconds since the epoch; 0 when the provider gives no time: when it came counts.
-    `payload`: what we wrote into the button that was pressed.
+    `payload`: what we wrote into the button that was pressed. `part`: (reference, number from 1, total) of one
+    part of a long SMS; all parts of one have the same phone, reference and total, and come in any order.
     """
 
     provider_id: str
@@ -176,6 +185,7 @@ class InboundMessage:
     name: str | None = None
     context: str | None = None
     payload: str | None = None
+    part: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

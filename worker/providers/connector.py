@@ -106,6 +106,7 @@ MAPPING = (
     Field("reply_hex", "text", False, group="reply"),
     Field("reply_hex_if", "text", False, "*", group="reply"),
     Field("reply_time", "text", False, group="reply"),
+    Field("reply_part", "text", False, group="reply"),
     Field("check_url", "text", False, group="advanced"),
     Field("check_rules", "lines", False, group="advanced"),
     Field("answer_status", "integer", False, 200, group="advanced"),
@@ -463,9 +464,19 @@ class HttpGateway(Provider):
         text = text[:TEXT].replace("\x00", "").encode("utf-8", "replace").decode()
         at = first(row, self._setting("reply_time"))
         identity = first(row, self._setting("reply_id"))[:200]
+        part = self._part(row)
         if not identity:  # the same words at the same moment are a repeat, as far as anybody can tell
-            identity = "h" + hashlib.sha256(f"{phone}|{at}|{text}".encode()).hexdigest()[:40]
-        yield InboundMessage(identity, phone, _time(at), text=text)
+            identity = "h" + hashlib.sha256(f"{phone}|{at}|{part}|{text}".encode()).hexdigest()[:40]
+        yield InboundMessage(identity, phone, _time(at), text=text, part=part)
+
+    def _part(self, row: Mapping[str, Any]) -> tuple[str, int, int] | None:
+        """Which part of a long reply this is, by the places of reference, number and total; None for a whole one."""
+        places = self._setting("reply_part").split()
+        found = [first(row, place) for place in places]
+        if len(found) != 3 or not found[0] or not all(re.fullmatch(r"\d{1,3}", number) for number in found[1:]):
+            return None
+        number, total = int(found[1]), int(found[2])
+        return (found[0][:50], number, total) if 1 <= number <= total and total > 1 else None
 
     def paste(self) -> CallbackAddresses:
         given = {
