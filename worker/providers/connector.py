@@ -257,7 +257,8 @@ class HttpGateway(Provider):
             "status_url": self.addresses.status,
             "inbound_url": self.addresses.inbound if self.addresses.inbound.startswith("http") else "",
         }
-        public = self.addresses.status.startswith("http")
+        # As gateways do themselves, the report of a text that was cut is asked for with its first part.
+        public = self.addresses.status.startswith("http") and udh[-1:] in ("", "\x01")
         values["dlr_url"] = self._read["dlr_url"].fill(values, _quoted, _WHOLE) if public else ""
         return values
 
