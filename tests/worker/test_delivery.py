@@ -328,6 +328,19 @@ def test_a_persons_message_is_stored_once_however_often_it_comes(sms: Channel, b
     ]
 
 
+def test_what_has_no_time_of_its_own_counts_from_when_it_came_and_a_repeat_is_still_a_repeat(
+    sms: Channel, broadcast: Broadcast
+) -> None:
+    message = one(broadcast, "sent")
+    report(sms, StatusUpdate("delivered", 0, "p1"), at=CALLED)
+    report(sms, StatusUpdate("delivered", 0, "p1"), at=CALLED + 5_000)
+    assert fresh(message).delivered_at == CALLED
+    assert effects() == [("delivered", "moved")]
+    with db.write():
+        delivery.receive_inbound(sms.id, InboundMessage("in-1", message.phone, 0, text="hi"), CALLED)
+    assert Inbound.get().at == CALLED
+
+
 @pytest.mark.parametrize("word", ["STOP", "Стоп!", "CTOП"])
 def test_a_stop_word_takes_the_person_out_of_what_is_still_queued(
     sms: Channel, settings: Settings, frozen: Clock, word: str

@@ -162,7 +162,10 @@ class HttpGateway(Provider):
         self._fields = {f.name: f for f in self.fields}
         faulty = self.faults(self.settings)
         self._faulty = faulty[0] if faulty else None
-        self._read = {} if faulty else {name: _read(name, self._setting(name)) for name in READERS}
+        try:
+            self._read = {name: _read(name, self._setting(name)) for name in READERS}
+        except Faulty:
+            self._read = {}
         secrets = [self._setting(f.name) for f in self.fields if f.secret]
         self._hidden = secret_forms(self._setting("username"), secrets)
         wanted = {"remote-addr"} if self._setting("callback_addresses") else set()
@@ -374,7 +377,7 @@ class HttpGateway(Provider):
 
     def verify(self, callback: RawCallback) -> bool:
         """The address that nobody can guess has been found already; here what the gateway adds to it."""
-        if self._faulty is not None:
+        if not self._read:
             return False  # nobody could read it: the gateway brings it again
         checks = (self._from_its_address, self._signed, self._hashed)
         return all(check(callback) for check in checks)
@@ -416,7 +419,8 @@ class HttpGateway(Provider):
         return int(status) if status.isdigit() and 200 <= int(status) < 300 else 200, self._setting("answer").encode()
 
     def parse(self, callback: RawCallback) -> Iterator[StatusUpdate | InboundMessage]:
-        self._usable()
+        if not self._read:
+            self._usable()  # what was stored before a setting became unreadable stays marked with its error
         if callback.path != "inbound":
             found = False
             for row in _rows(_tree(callback, self._setting("report_from")), self._setting("report_rows"), callback):
