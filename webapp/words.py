@@ -134,6 +134,7 @@ FINDINGS: dict[str, LazyString] = {
     "marketing_not_ready": _l("Accept the terms of the marketing endpoint at the provider first: %(text)s"),
     "key_accepted": _l("The provider accepts the key"),
     "webhook_secret_missing": _l("No callback is believed until the channel has a callback secret"),
+    "not_checkable": _l("This gateway offers no call that shows whether it works: a test message will show it"),
 }
 
 # What the special numbers of the sandbox do; the second table where an SMS differs.
