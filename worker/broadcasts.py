@@ -299,11 +299,14 @@ class _Cleaner:
         for slot in slots:
             binding = variables.get(slot.id)
             if not isinstance(binding, Mapping) or not (binding.get("column") or binding.get("value")):
-                if self.complete:
+                if self.complete and slot.required:
                     self._bad("variables", "slot_unbound", slot=slot.id)
                 continue
             keep = ("column", "fallback") if binding.get("column") else ("value",)
             clean[slot.id] = {k: str(binding[k]) for k in keep if binding.get(k) not in (None, "")}
+            fixed = clean[slot.id].get("value") or clean[slot.id].get("fallback")
+            if self.complete and fixed and (wrong := rendering.fixed_problem(slot, fixed)) is not None:
+                self._bad("variables", "slot_invalid", slot=slot.id, code=wrong.code, **wrong.detail)
         unknown = sorted(set(variables) - {slot.id for slot in slots})
         if unknown and self.complete:
             self._bad("variables", "slot_unknown", slot=unknown[0])
@@ -368,12 +371,20 @@ def content(broadcast: Broadcast) -> rendering.Content | None:
     found = channels.template(channel.id, broadcast.template_name, broadcast.template_language)
     if found is None:
         return None
-    slots = {slot.id for slot in rendering.slots(found.components, found.parameter_format)}
-    if not slots <= set(broadcast.variables):
+    wanted = {slot.id for slot in rendering.slots(found.components, found.parameter_format) if slot.required}
+    if not wanted <= set(broadcast.variables):
         return None
     return rendering.waba_content(
-        found.name, found.language, found.components, found.parameter_format, broadcast.variables
+        found.name, found.language, found.components, found.parameter_format, broadcast.variables, found.category
     )
+
+
+def is_marketing(broadcast: Broadcast) -> bool:
+    """Whether it advertises, as the provider sees it: such messages do not reach who stopped marketing there."""
+    if broadcast.channel is None or not broadcast.template_name:
+        return False
+    found = channels.template(broadcast.channel.id, broadcast.template_name, broadcast.template_language or "")
+    return found is not None and found.category == "MARKETING"
 
 
 def mobile_only(broadcast: Broadcast) -> bool:
@@ -409,6 +420,8 @@ def _template_problems(broadcast: Broadcast) -> list[Problem]:
     found = channels.template(broadcast.channel.id, broadcast.template_name or "", broadcast.template_language or "")
     if found is not None and found.status != "APPROVED":
         return [Problem("template_not_approved", {"name": found.name, "status": found.status})]
+    if found is not None and (parts := rendering.unsupported(found.components)):
+        return [Problem("template_unsupported", {"parts": parts})]
     return []
 
 
@@ -597,6 +610,12 @@ def stop(broadcast: Broadcast, actor: str) -> Broadcast:
 def stop_by_itself(broadcast_id: int, reason: str, **detail: Any) -> bool:
     """Stop with a cause, inside the caller's transaction; False when it was not running."""
     return advance(broadcast_id, "stop", stop_reason=reason, stop_detail=detail or None, stopped_at=clock.now())
+
+
+def stop_all(channel_id: int, cause: str, detail: str = "") -> None:
+    """Stop the running broadcasts of a channel that is out of use, inside the caller's transaction."""
+    for (broadcast_id,) in db.rows("SELECT id FROM broadcast WHERE channel_id = ? AND state = 'running'", [channel_id]):
+        stop_by_itself(broadcast_id, "channel", cause=cause, text=detail)
 
 
 def resume(broadcast: Broadcast, actor: str) -> Broadcast:

@@ -29,13 +29,17 @@ class Cause(NamedTuple):
 MEANINGS: dict[str, tuple[str, bool, str]] = {
     # the person and their phone
     "not_on_whatsapp": (RECIPIENT, False, "131026"),
-    "no_such_number": (RECIPIENT, False, "sms_unknown_subscriber"),
-    "phone_unreachable": (RECIPIENT, True, "sms_absent sms_expired"),
+    "no_such_number": (
+        RECIPIENT,
+        False,
+        "sms_unknown_subscriber 21211 21614 21612 30005 30006 smpp_0x0b smpp_0x33 smpp_0x34",
+    ),
+    "phone_unreachable": (RECIPIENT, True, "sms_absent sms_expired 30003 smpp_expired"),
     "subscriber_barred": (RECIPIENT, False, "sms_barred"),
-    "undelivered": (RECIPIENT, True, "sms_undelivered"),
+    "undelivered": (RECIPIENT, True, "sms_undelivered 30008 smpp_undeliv smpp_deleted smpp_0xfe"),
     "marketing_cap": (PASSES, True, "131049"),
     "marketing_experiment": (PASSES, False, "130472"),
-    "marketing_stopped": (RECIPIENT, False, "131050 sms_opted_out"),
+    "marketing_stopped": (RECIPIENT, False, "131050 sms_opted_out 21610"),
     "opted_out": (RECIPIENT, False, "opted_out"),
     "window_closed": (YOU, False, "131047"),
     "blocked_by_us": (YOU, False, "130403"),
@@ -50,7 +54,7 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "parameter_refused": (YOU, True, "100 131008 131009 135000 variable_invalid"),
     "variable_missing": (YOU, True, "variable_missing"),
     "text_too_long": (YOU, True, "132005 text_too_long"),
-    "text_refused": (YOU, True, "sms_bad_text"),
+    "text_refused": (YOU, True, "sms_bad_text 21617 21602 smpp_0x01"),
     "message_type_unsupported": (YOU, False, "131051"),
     "template_missing": (YOU, True, "132001"),
     "template_paused": (YOU, True, "132015"),
@@ -61,12 +65,14 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "flow_blocked": (YOU, False, "132068"),
     "flow_throttled": (PASSES, True, "132069"),
     "media_not_fetched": (YOU, True, "131053"),
-    "operator_rejected": (PROVIDER, True, "sms_rejected"),
+    "media_type": (YOU, True, "media_type media_empty"),
+    "media_too_large": (YOU, True, "media_too_large"),
+    "operator_rejected": (PROVIDER, True, "sms_rejected 30004 30007 smpp_rejectd smpp_0x65 smpp_0x66"),
     # the account
-    "access_refused": (YOU, True, "0 190 http_401 sms_bad_token"),
+    "access_refused": (YOU, True, "0 190 http_401 sms_bad_token 20003 smpp_0x0d smpp_0x0e smpp_0x0f"),
     "permission_missing": (YOU, True, "3 10 200 131005 http_403"),
     "no_money": (YOU, True, "131042 http_402 sms_no_balance"),
-    "account_blocked": (YOU, True, "368 131031"),
+    "account_blocked": (YOU, True, "368 131031 account_event"),
     "sender_limited": (YOU, True, "131048"),
     "category_limit": (PASSES, True, "131064"),
     "payment_terms": (YOU, True, "134011"),
@@ -75,21 +81,21 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
         True,
         "33 131037 131045 133000 133005 133006 133008 133009 133010 133015 133016",
     ),
-    "sender_not_registered": (YOU, True, "sms_bad_sender"),
+    "sender_not_registered": (YOU, True, "sms_bad_sender 21606 21603 21660 smpp_0x0a smpp_0x48 smpp_0x49"),
     "wrong_address": (YOU, True, "http_3xx"),
     "address_forbidden": (YOU, True, "address_forbidden"),
-    "settings_invalid": (YOU, True, "settings_invalid"),
+    "settings_invalid": (YOU, True, "settings_invalid smpp_0x53"),
     "channel_off": (YOU, True, "channel_off"),
     "channel_deleted": (YOU, True, "channel_deleted"),
     # the line and the provider
-    "too_fast": (PASSES, True, "4 613 80007 130429 http_429 sms_throttled"),
+    "too_fast": (PASSES, True, "4 613 80007 130429 http_429 sms_throttled 20429 smpp_0x14 smpp_0x58"),
     "too_often_to_person": (PASSES, True, "131056"),
-    "provider_unreachable": (PASSES, True, "connect_failed dns"),
+    "provider_unreachable": (PASSES, True, "connect_failed dns smpp_0x05"),
     "tls_failed": (YOU, True, "tls"),
-    "provider_fault": (PASSES, True, "1 2 131000 131016 131057 133004 2494100"),
-    "no_answer": (PASSES, False, "timeout connection_lost http_408 http_5xx"),
+    "provider_fault": (PASSES, True, "1 2 131000 131016 131057 133004 2494100 smpp_0x04 smpp_0x08 smpp_0x45 smpp_0x64"),
+    "no_answer": (PASSES, False, "timeout connection_lost http_408 http_5xx smpp_partly"),
     "answer_unreadable": (PROVIDER, False, "answer_unreadable answer_too_large"),
-    "request_refused": (YOU, True, "http_4xx"),
+    "request_refused": (YOU, True, "http_4xx smpp_0x61 smpp_0x62"),
     # ourselves
     "worker_lost": (PASSES, False, "worker_lost"),
     "internal": (YOU, False, "internal"),
@@ -103,7 +109,8 @@ CAUSES: dict[str, Cause] = {
 }
 
 # The person said stop to the vendor: the number belongs on our stop list as well.
-OPTS_OUT = frozenset({"131050", "sms_opted_out"})
+# From what: all of it, or what advertises.
+OPTS_OUT = {"131050": "marketing", "sms_opted_out": "all", "21610": "all"}
 
 _HTTP = re.compile(r"http_(\d)\d\d")
 

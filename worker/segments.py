@@ -60,21 +60,30 @@ def count(text: str) -> Segments:
     return Segments(encoding, units, 1 if units <= one else len(split(text)), offending)
 
 
-def split(text: str) -> list[str]:
-    """The parts of a text; a character of two units is never cut in two."""
-    gsm = all(c in _GSM for c in text)
+def split(text: str, *, ucs2: bool | None = None, reserved: int = 0) -> list[str]:
+    """The parts of a text; a character of two units is never cut in two.
+
+    ucs2: the encoding, when something else than the text decides it. reserved: units that the header of each
+    part takes beyond the usual one.
+    """
+    gsm = not ucs2 if ucs2 is not None else is_gsm(text)
     one, limit = (GSM_ONE, GSM_PART) if gsm else (UCS_ONE, UCS_PART)
     widths = [2 if (c in _EXTENSION if gsm else c > "\uffff") else 1 for c in text]
     if sum(widths) <= one:
         return [text] if text else []
     parts, start, used = [], 0, 0
     for at, width in enumerate(widths):
-        if used + width > limit:
+        if used + width > limit - reserved:
             parts.append(text[start:at])
             start, used = at, 0
         used += width
     parts.append(text[start:])
     return parts
+
+
+def is_gsm(text: str) -> bool:
+    """Whether every character is in GSM 03.38 or its extension table."""
+    return all(c in _GSM for c in text)
 
 
 def plain(text: str) -> str:

@@ -58,10 +58,12 @@ class Egress:
 
     allowed: hosts, addresses or networks of the server's configuration, each optionally with `:port`.
     loopback: the sandbox's fixed exemption; nothing but 127.0.0.0/8 and ::1 is reachable, on any port.
+    any_port: for wires other than HTTP, whose vendors choose their ports freely.
     """
 
-    def __init__(self, allowed: Iterable[str] = (), *, loopback: bool = False) -> None:
+    def __init__(self, allowed: Iterable[str] = (), *, loopback: bool = False, any_port: bool = False) -> None:
         self._loopback = loopback
+        self._any_port = any_port
         self._allowed = [_split_port(entry.strip().lower()) for entry in allowed if entry.strip()]
 
     def check(self, host: str, port: int, addresses: Iterable[IPAddress]) -> None:
@@ -76,7 +78,7 @@ class Egress:
         strangers = [address for address in found if not self._listed(str(address), port)]
         if any(not is_public(address) for address in strangers):
             raise Forbidden(f"{host} is not a public address")
-        if strangers and port not in PORTS:
+        if strangers and port not in PORTS and not self._any_port:
             raise Forbidden(f"port {port} is not allowed")
 
     def _listed(self, host: str, port: int) -> bool:
