@@ -176,7 +176,7 @@ class Callbacks:
         if kept is not None and clock.monotonic() - kept[0] < FRESH:
             return kept[1], kept[2]
         with db.connection():
-            channel = Channel.get_or_none(Channel.key == key)
+            channel = channels.living().where(Channel.key == key).first()
         if channel is None:
             self._known.pop(key, None)
             return None

@@ -85,6 +85,8 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "wrong_address": (YOU, True, "http_3xx"),
     "address_forbidden": (YOU, True, "address_forbidden"),
     "settings_invalid": (YOU, True, "settings_invalid smpp_0x53"),
+    "channel_off": (YOU, True, "channel_off"),
+    "channel_deleted": (YOU, True, "channel_deleted"),
     # the line and the provider
     "too_fast": (PASSES, True, "4 613 80007 130429 http_429 sms_throttled 20429 smpp_0x14 smpp_0x58"),
     "too_often_to_person": (PASSES, True, "131056"),
