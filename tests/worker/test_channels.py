@@ -50,6 +50,19 @@ def test_the_audit_log_has_the_names_of_what_changed_and_no_values(settings: Set
     assert changed.key == channel.key and changed.settings["base_url"] == channel.settings["base_url"]
 
 
+def test_channels_of_one_account_know_each_other(settings: Settings) -> None:
+    values = {"access_token": "x" * 20, "app_secret": "y" * 20, "waba_id": "5", "base_url": "https://93.184.216.34"}
+    made = [
+        channels.add(
+            settings, {"provider": "whatsapp_cloud", "name": n, "settings": {**values, "phone_number_id": n}}, "anna"
+        )
+        for n in ("1", "2")
+    ]
+    assert channels.of_account(made[0].id) == [one.id for one in made]
+    channels.change(settings, made[1], {"settings": {"waba_id": "6"}}, "anna")
+    assert channels.of_account(made[0].id) == [made[0].id]
+
+
 def test_nothing_changed_is_nothing_done(settings: Settings, channel: Channel) -> None:
     same = channels.change(settings, channel, {"name": "Ours", "settings": {"api_key": ""}}, "boris")
     assert bytes(same.secrets) == bytes(channel.secrets) and len(audit()) == 1
@@ -112,6 +125,7 @@ def test_a_channel_with_reports_is_hidden_and_its_secrets_are_wiped(settings: Se
     channels.switch_on(channel.id, "anna")
     with db.write():
         channels.trust(channel.id)
+        channels.stop(channel.id, "190")
     assert Channel.get_by_id(channel.id).state == "deleted"
 
 
