@@ -10,7 +10,7 @@ import ipaddress
 import math
 import secrets
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -277,12 +277,8 @@ class _Cleaner:
 
     def _faults(self) -> None:
         """What the Provider itself finds wrong with all of them together."""
-        look = getattr(self.provider, "faults", None)
-        if look is None:
-            return
         everything = {**self.cleaned.plain, **{k: v for k, v in self.cleaned.hidden.items() if k != GENERATED}}
-        found: Iterable[tuple[str, str]] = look(everything)
-        for name, text in found:
+        for name, text in self.provider.faults(everything):
             self._bad(name, "fault", text=text)
 
 

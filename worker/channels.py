@@ -128,8 +128,18 @@ def add(settings: Settings, given: Mapping[str, Any], actor: str) -> Channel:
             created_at=clock.now(),
             **cleaned.columns,
         )
+        _note_account(settings, channel.id)
         audit.record(actor, "channel.create", str(channel.id), name=channel.name, provider=provider.key)
-    return channel
+    return Channel.get_by_id(channel.id)
+
+
+def _note_account(settings: Settings, channel_id: int) -> None:
+    """Keep with the channel what channels of one account at the vendor have in common."""
+    provider = provider_of(settings, Channel.get_by_id(channel_id))
+    try:
+        Channel.update(account=provider.account()).where(Channel.id == channel_id).execute()
+    finally:
+        provider.close()
 
 
 def _sandbox_again(provider: str, actor: str) -> Channel:
@@ -162,6 +172,7 @@ def change(settings: Settings, channel: Channel, given: Mapping[str, Any], actor
         return channel
     with db.write():
         Channel.update(**columns).where((Channel.id == channel.id) & (Channel.state != DELETED)).execute()
+        _note_account(settings, channel.id)
         audit.record(actor, "channel.edit", str(channel.id), fields=changed)
     return Channel.get_by_id(channel.id)
 
@@ -243,7 +254,7 @@ def pasted(settings: Settings, channel: Channel) -> CallbackAddresses:
     except (vault.VaultError, SendError, ValueError, TypeError):
         return plain
     try:
-        return provider.paste() if hasattr(provider, "paste") else plain
+        return provider.paste()
     finally:
         provider.close()
 
@@ -259,9 +270,7 @@ def register(settings: Settings, channel: Channel, actor: str) -> list[Finding]:
         return [Finding("error", "no_base_url")]
 
     def ask(provider: Provider) -> list[Finding]:
-        call = getattr(provider, "register", None)
-        if call is not None:
-            call()
+        provider.register()
         return [Finding("ok", "webhook_registered")]
 
     found = _asked(settings, channel, ask)
@@ -383,9 +392,13 @@ def template(channel_id: int, name: str, language: str) -> MessageTemplate | Non
 
 
 def stop(channel_id: int, cause: str, detail: str = "") -> None:
-    """Take the channel out of use, inside the caller's transaction, until a person switches it on."""
+    """Take the channel out of use, inside the caller's transaction, until a person switches it on.
+
+    One that is deleted stays so, and what a person switched off stays in that person's name.
+    """
+    kept = (Channel.state == DELETED) | ((Channel.state == "stopped") & (Channel.stop_reason == OFF))
     Channel.update(state="stopped", stop_reason=cause, stop_detail={"text": detail}, stopped_at=clock.now()).where(
-        Channel.id == channel_id
+        (Channel.id == channel_id) & ~kept
     ).execute()
 
 

@@ -100,7 +100,8 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
 PAGES = (
     *("/broadcasts", "/broadcasts?name=zzz", "/broadcasts/new", "/broadcasts/1", "/broadcasts/1/edit"),
     *("/broadcasts/1/report", "/broadcasts/1/restart", "/broadcasts/1/messages/2", "/broadcasts/1/files/1/delete"),
-    *("/channels", "/channels/1", "/channels/2", "/settings", "/no-such-page"),
+    *("/channels", "/channels/1", "/channels/2", "/channels/new", "/channels/new?provider=whatsapp_cloud"),
+    *("/channels/1/edit", "/channels/1/off", "/channels/1/delete", "/settings", "/no-such-page"),
 )
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests import make
 from webapp.__main__ import main
-from worker import db, people
-from worker.models import User
+from worker import channels, db, locks, people, vault
+from worker.models import Channel, User
 from worker.settings import Settings
 
 Run = Callable[..., Result]
@@ -128,5 +129,93 @@ def test_a_backup_and_a_restore_say_what_they_did_or_why_not(run: Run, data: Pat
 
 def test_the_help_names_every_command() -> None:
     text = CliRunner().invoke(main, ["--help"]).output
-    for name in ("serve", "web", "worker", "sandbox", "migrate", "backup", "restore", "user", "token", "doctor"):
+    for name in ("serve", "web", "worker", "sandbox", "migrate", "backup", "restore", "user", "token", "key", "doctor"):
         assert f"  {name} " in text
+
+
+# ---- a new secret key
+
+
+@pytest.fixture
+def sealed(run: Run, data: Path) -> Settings:
+    """An installation with a channel whose credentials are sealed with the key file."""
+    run("migrate")
+    house = Settings(data=data)
+    db.open_database(house)
+    with db.connection():
+        make.channel(name="Ours", secrets=vault.seal(house, {"token": "secret"}))
+    db.close()
+    return house
+
+
+def opened(house: Settings) -> dict[str, object]:
+    """What the present key opens."""
+    db.open_database(house)
+    try:
+        with db.connection():
+            return vault.unseal(house, Channel.get().secrets)
+    finally:
+        db.close()
+
+
+def test_a_new_key_seals_everything_and_the_old_one_opens_nothing(run: Run, sealed: Settings) -> None:
+    before = vault.master_keys(sealed)
+    done = run("key", "rotate")
+    assert done.exit_code == 0, done.output
+    assert "sealed with the new key: 1" in done.output and "signed out" in done.output
+    assert len(vault.master_keys(sealed)) == 1 and vault.master_keys(sealed) != before
+    assert opened(sealed) == {"token": "secret"}
+    with pytest.raises(vault.VaultError):
+        opened(Settings(data=sealed.data, secret_key=before[0].decode()))
+
+
+@pytest.mark.parametrize("step", ["reseal", "drop_old_keys"])
+def test_a_change_of_the_key_that_broke_off_is_finished_by_the_next_run(
+    run: Run, sealed: Settings, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def cut(*_given: object) -> None:
+        raise OSError("power cut")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(channels if step == "reseal" else vault, step, cut)
+        assert isinstance(run("key", "rotate").exception, OSError)
+    assert len(vault.master_keys(sealed)) == 2 and opened(sealed) == {"token": "secret"}
+    newest = vault.master_keys(sealed)[0]
+    assert run("key", "rotate").exit_code == 0
+    assert vault.master_keys(sealed) == [newest] and opened(sealed) == {"token": "secret"}
+
+
+def test_the_key_does_not_change_under_a_running_server(run: Run, sealed: Settings) -> None:
+    before = vault.master_keys(sealed)
+    running = locks.use(sealed)
+    assert running is not None
+    refused = run("key", "rotate")
+    running.end()
+    assert refused.exit_code == 1 and "Stop it first" in refused.output
+    assert vault.master_keys(sealed) == before
+
+
+def test_a_key_of_the_environment_is_changed_by_two_lines(
+    run: Run, sealed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = vault.master_keys(sealed)[0].decode()
+    monkeypatch.setenv("MOLVA_SECRET_KEY", old)
+    told = run("key", "rotate")
+    assert told.exit_code == 1 and "MOLVA_SECRET_KEY_FILE" in told.output and "new key" in told.output
+    monkeypatch.setenv("MOLVA_SECRET_KEY", f"{'n' * 40}\n{old}")
+    done = run("key", "rotate")
+    assert done.exit_code == 0 and "leave only the first line" in done.output
+    assert opened(Settings(data=sealed.data, secret_key="n" * 40)) == {"token": "secret"}
+
+
+def test_credentials_that_no_key_opens_are_named(run: Run, sealed: Settings) -> None:
+    db.open_database(sealed)
+    with db.connection():
+        make.channel(name="Foreign", secrets=b"sealed by nobody")
+    db.close()
+    assert "enter them anew: Foreign" in run("key", "rotate").output
+
+
+def test_there_is_no_key_without_an_installation(run: Run, data: Path) -> None:
+    assert "no installation" in run("key", "rotate").output
+    assert not (data / vault.KEY_FILE).exists()

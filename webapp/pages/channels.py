@@ -191,11 +191,8 @@ def _dry_run(channel: Channel) -> str | None:
     try:
         provider = use.provider_of(settings, channel)
         try:
-            tell = getattr(provider, "dry_run", None)
-            if tell is None:
-                return None
             hidden = [str(v) for v in vault.unseal(settings, channel.secrets).values() if isinstance(v, str) and v]
-            return _masked(str(tell(EXAMPLE)), hidden) or None
+            return _masked(provider.dry_run(EXAMPLE), hidden) or None
         finally:
             provider.close()
     except (SendError, ValueError, LookupError) as error:
