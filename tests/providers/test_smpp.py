@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from tests.providers.tiny_smsc import (
     pack,
     short_message,
 )
+from tests.tls import certificate
 from worker.providers import smpp_wire
 from worker.providers.base import (
     LATER,
@@ -631,10 +634,35 @@ def test_check_says_what_it_found(make: Make) -> None:
     assert make(free_port()).check()[0].code == "connect_failed"
 
 
-def test_tls_is_checked_against_the_name(make: Make) -> None:
-    with TinySmsc() as smsc:  # speaks no TLS at all
+def test_an_smsc_without_tls_is_not_spoken_to_in_the_clear(make: Make) -> None:
+    with TinySmsc() as smsc:
         error = failure(make(smsc, tls=True, timing={"connect": 0.3}))
         assert (error.outcome, error.cause) == (LATER, "tls")
+        assert smsc.of(BIND) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted", "good"),
+    [("127.0.0.1", True, True), ("127.0.0.2", True, False), ("127.0.0.1", False, False)],
+)
+def test_tls_checks_the_certificate_and_its_name(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, trusted: bool, good: bool
+) -> None:
+    path = certificate(tmp_path, address)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with TinySmsc(tls=context) as smsc:
+        provider = make(smsc, tls=True)
+        if not good:
+            assert failure(provider).cause == "tls"
+            assert smsc.of(BIND) == []
+            return
+        provider.open(Store())
+        assert [len(f.result().parts) for f in several(provider, [LONG, LONG, LONG])] == [3, 3, 3]
+        smsc.send(b"".join(deliver(n, b"hello " * 20) for n in range(1, 150)))
+        smsc.wait(lambda: len(smsc.of(DELIVER | 0x80000000)) == 149)
 
 
 def test_without_its_extra_the_channel_says_what_to_install(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
