@@ -497,6 +497,20 @@ def test_answers_that_come_while_closing_still_count(make: Make) -> None:
             assert future.result().provider_id
 
 
+def test_answers_that_come_with_the_goodbye_still_count(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: None) as smsc:
+        usual = smsc._answer
+        smsc._answer = lambda sock, pdu: (
+            (ok(smsc.submits[0]) if pdu.command == UNBIND else b"") + (usual(sock, pdu) or b"")
+        )  # type: ignore[method-assign]
+        provider = make(smsc)
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(send, provider)
+            smsc.wait(lambda: smsc.submits)
+            provider.close()
+            assert future.result().provider_id
+
+
 # --- what comes in ----------------------------------------------------------------------------------
 
 
