@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -370,7 +372,7 @@ def test_what_waited_for_room_survives_a_lost_line(make: Make) -> None:
 
 def test_silence_is_unclear_and_makes_room_again(make: Make) -> None:
     def first_one_never(smsc: TinySmsc, sock: socket.socket, pdu: Pdu) -> bytes | None:
-        return None if len(smsc.submits) == 0 else ok(pdu)
+        return None if len(smsc.submits) == 1 else ok(pdu)
 
     with TinySmsc(first_one_never) as smsc:
         provider = make(smsc, window=1, timing={"answer": 0.2})
@@ -685,6 +687,11 @@ def test_without_its_extra_the_channel_says_what_to_install(make: Make, monkeypa
     assert (error.outcome, error.cause) == (STOP_CHANNEL, "settings_invalid")
     assert "molva[smpp]" in error.detail
     assert make(1).check()[0].code == "settings_invalid"
+
+
+def test_the_registry_does_not_need_the_extra() -> None:
+    code = "import sys; sys.modules['smpplib'] = None; from worker.providers import PROVIDERS; PROVIDERS['smpp']({})"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("settings", [{"host": ""}, {"system_id": "Молва"}, {"sender": "Молва"}])

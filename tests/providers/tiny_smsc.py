@@ -156,11 +156,10 @@ class TinySmsc:
                 while len(have) >= 16 and len(have) >= (length := int.from_bytes(have[:4], "big")):
                     pdu = Pdu(*struct.unpack(">3I", have[4:16]), have[16:length])
                     have = have[length:]
-                    answer = self._answer(sock, pdu)
                     with self.news:
                         self.pdus.append(pdu)
                         self.times.append(time.monotonic())
-                        if answer:
+                        if answer := self._answer(sock, pdu):
                             sock.sendall(answer)
                         self.news.notify_all()
         except OSError:
