@@ -366,6 +366,9 @@ class Line:
                 return job
         while self._waiting and max(self._next_slot, self._slow_until) <= now:
             job = self._waiting.popleft()
+            # A process that was stopped meanwhile must not send what others have given up.
+            if clock.monotonic() - job.asked > self._timing.start:
+                job.finish(CLOSED._replace(detail="too late to begin"))
             if not job.finished:
                 return job
         return None
