@@ -319,6 +319,57 @@ def token_revoke(context: click.Context, /, name: str, **options: Any) -> None:
     click.echo(f"Revoked: {gone}")
 
 
+@main.group()
+def key() -> None:
+    """The secret key that everything is sealed with."""
+
+
+@key.command("rotate")
+@DATA
+@click.pass_context
+def key_rotate(context: click.Context, /, **options: Any) -> None:
+    """Seal all credentials with a new secret key. Molva must be stopped; a run that broke off is finished."""
+    from worker import channels, locks, vault
+
+    settings = _merged(context, **options)
+    if not settings.database_path.exists():
+        raise click.ClickException(f"There is no installation in {settings.data}")
+    if settings.secret_key and len(vault.master_keys(settings)) == 1:
+        raise click.ClickException(OWN_KEY)
+    lock = locks.alone(settings)
+    if lock is None:
+        raise click.ClickException("Molva is running with this data folder. Stop it first, then change the key")
+    try:
+        _open(settings)
+        if not settings.secret_key:
+            vault.add_key(settings)
+        done, locked = channels.reseal(settings)
+        if not settings.secret_key:
+            vault.drop_old_keys(settings)
+    except vault.VaultError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        lock.close()
+    click.echo(f"Channels whose credentials are sealed with the new key: {done}")
+    if locked:
+        click.echo("No key opens the credentials of these, enter them anew: " + ", ".join(locked))
+    if settings.secret_key:
+        click.echo(
+            "Now leave only the first line of MOLVA_SECRET_KEY and start Molva. Backups made before need the old"
+        )
+        click.echo("Backups made before need the old key: keep it as long as you keep them")
+    else:
+        click.echo("Backups made before hold the old key and can still be restored")
+    click.echo("Everybody is signed out")
+
+
+OWN_KEY = """The secret key comes from MOLVA_SECRET_KEY, so only you can change it:
+ 1. Stop Molva.
+ 2. Write two lines into a file that only Molva's user can read: the new key (32 characters or more), then the old one.
+ 3. Set MOLVA_SECRET_KEY_FILE to that file instead of MOLVA_SECRET_KEY, and run this command again.
+ 4. Remove the second line and start Molva."""
+
+
 @main.command()
 @DATA
 @HOST

@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -129,6 +130,7 @@ class Callbacks:
         self._headers = [*headers.items(), ("Cache-Control", "no-store")]
         self._store = Store()
         self._providers = channels.Providers(settings)
+        self._hops = settings.trusted_proxies
         self._known: dict[str, tuple[float, int, Provider]] = {}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -156,13 +158,17 @@ class Callbacks:
         if body is None:
             return TOO_LARGE
         query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
-        callback = RawCallback("GET" if method == "HEAD" else method, path, query, _headers(environ), body)
-        if method != "POST":
+        headers = _headers(environ, provider.callback_headers, self._hops)
+        callback = RawCallback("GET" if method == "HEAD" else method, path, query, headers, body)
+        if method not in provider.callback_methods:
             challenge = provider.handshake(callback)
             return FORGED if challenge is None else Answer("200 OK", challenge.encode())
         if not provider.verify(callback):
             return FORGED
-        return OK if self._store.put(channel_id, callback) else BUSY
+        if not self._store.put(channel_id, callback):
+            return BUSY
+        status, said = provider.reply_to(callback)
+        return OK if status == 200 and not said else Answer(f"{status} {HTTPStatus(status).phrase}", said)
 
     def _channel(self, key: str) -> tuple[int, Provider] | None:
         """The channel behind a key. A known one is looked at again every other second."""
@@ -170,7 +176,7 @@ class Callbacks:
         if kept is not None and clock.monotonic() - kept[0] < FRESH:
             return kept[1], kept[2]
         with db.connection():
-            channel = Channel.get_or_none(Channel.key == key)
+            channel = channels.living().where(Channel.key == key).first()
         if channel is None:
             self._known.pop(key, None)
             return None
@@ -179,9 +185,12 @@ class Callbacks:
         return channel.id, provider
 
 
-def _headers(environ: Environ) -> Mapping[str, str]:
-    given = {name: environ.get(f"HTTP_{name.upper().replace('-', '_')}") for name in HEADERS}
+def _headers(environ: Environ, more: frozenset[str], hops: int) -> Mapping[str, str]:
+    given = {name: environ.get(f"HTTP_{name.upper().replace('-', '_')}") for name in (*HEADERS, *more)}
     given["content-type"] = environ.get("CONTENT_TYPE")
+    if "remote-addr" in more:  # never a header that came in: who called, as the trusted proxies say
+        seen = environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if hops else []
+        given["remote-addr"] = seen[-hops].strip() if 0 < hops <= len(seen) else environ.get("REMOTE_ADDR")
     return {name: value for name, value in given.items() if value}
 
 

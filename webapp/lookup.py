@@ -7,7 +7,7 @@ from typing import Any
 from flask import abort, current_app, request
 from flask_babel import get_locale
 
-from worker import reports
+from worker import channels, reports
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.settings import Settings
 
@@ -44,7 +44,7 @@ def file(number: int, file_id: int) -> RecipientFile:
 
 
 def channel(number: int) -> Channel:
-    found: Channel = _found(Channel.get_or_none(Channel.id == min(number, ID_MAX)))
+    found: Channel = _found(channels.living().where(Channel.id == min(number, ID_MAX)).first())
     return found
 
 

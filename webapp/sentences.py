@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 
 from webapp import filters, words
 from worker import causes, clock
 from worker.broadcasts import MISS_AFTER, NotAllowed, Problem
+from worker.channels import InUse
 from worker.reports import Event
 
 Facts = Mapping[str, Any]
@@ -20,11 +22,16 @@ def _names(value: Any) -> str:
     return ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else str(value)
 
 
+def _figure(value: Any) -> str:
+    return filters.number(value) if isinstance(value, int | float) else str(value)
+
+
 def problem(found: Problem) -> str:
     """Why a value cannot be used, or why a broadcast cannot start."""
     facts: dict[str, Any] = {"v": "", "slot": "", "name": "", "min": 1, "max": 0, "status": "", "language": ""}
     facts |= {"parts": "", "code": "", "why": "", "m": ""}
-    facts.update({key: _names(value) for key, value in found.facts.items()})
+    facts |= {"host": "", "port": "", "kind": "", "text": "", "setting": "MOLVA_ALLOWED_PRIVATE_HOSTS"}
+    facts.update({key: v if isinstance(v, int | float) else _names(v) for key, v in found.facts.items()})
     known = {
         "name_required": _("Enter a name"),
         "name_too_long": _("The name is too long, up to %(max)s characters are possible", **facts),
@@ -59,6 +66,34 @@ def problem(found: Problem) -> str:
         "not_a_choice": _("Choose one of the offered values"),
         "not_a_boolean": _("Say yes or no"),
         "variables_invalid": _("The variables cannot be read"),
+        "channel_deleted": _("The channel has been deleted. Clear the broadcast and choose another one"),
+        "provider_unknown": _("There is no such provider"),
+        "provider_fixed": _("The provider of a channel cannot change: add another channel"),
+        "sandbox_exists": _("There is already a sandbox channel of this kind"),
+        "sandbox_fixed": _("Molva itself chooses the settings of the sandbox"),
+        "kind_differs": _("This provider sends %(kind)s", **facts),
+        "not_an_object": _("This must be an object with the names of the settings"),
+        "not_a_text": _("This must be a text"),
+        "not_a_number": _("This is not a number"),
+        "not_whole": _("This must be a whole number"),
+        "number_range": _("From %(min)s to %(max)s", min=_figure(facts["min"]), max=_figure(facts["max"])),
+        "currency_invalid": _("A currency is three Latin letters, such as RUB"),
+        "setting_required": _("Fill this in"),
+        "setting_unknown": _("There is no such field"),
+        "setting_too_long": _("Too long, up to %(max)s characters are possible", max=_figure(facts["max"])),
+        "setting_invalid": _("There is a character in it that cannot be used"),
+        "url_invalid": _("This is not an address that begins with https:// or http://"),
+        "url_password": _("Take name and password out of the address: they have fields of their own"),
+        "address_private": _(
+            "%(host)s is not a public address. If it is meant to be reached, list it in %(setting)s on the server",
+            **facts,
+        ),
+        "address_port": _(
+            "Port %(port)s is not one of the usual ones. If it is right, list %(host)s:%(port)s in %(setting)s"
+            " on the server",
+            **facts,
+        ),
+        "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
 
@@ -244,19 +279,44 @@ def changed(error: NotAllowed) -> str:
     return str(_("The broadcast has changed: it is now “%(state)s”. Nothing was done", state=state))
 
 
-def failed_call(code: str | None, detail: str | None) -> str:
+def channel_stop(code: str | None, detail: Facts | None) -> dict[str, str] | None:
+    """Why a channel is out of use, and what to do; None when it is in use."""
+    facts = dict(detail or {})
+    found = cause(code, facts.get("text"))
+    if found is not None and code == "channel_off" and facts.get("by"):
+        found["text"] = str(_("Switched off: %(user)s", user=facts["by"]))
+    return found
+
+
+def in_use(error: InUse) -> str:
+    """Why a channel cannot be deleted."""
+    names = ", ".join(f"“{name}”" if get_locale().language == "en" else f"«{name}»" for name in error.names if name)
+    return str(
+        ngettext(
+            "%(num)s broadcast needs this channel: %(names)s. Delete it or choose another channel for it first",
+            "%(num)s broadcasts need this channel: %(names)s. Delete them or choose another channel for them first",
+            error.number,
+            names=names or "–",
+        )
+    )
+
+
+def failed_call(code: str | None, detail: str | None, advise: bool = True) -> str:
     """Why a call to a provider that a person asked for did not succeed, and what to do."""
     because = cause(code, detail)
     if because is None:
         return ""
     said = f" ({detail})" if detail and detail not in because["text"] else ""
-    return f"{because['text']}{said}. {because['advice']}"
+    return f"{because['text']}{said}. {because['advice']}" if advise else f"{because['text']}{said}"
 
 
 def finding(code: str, detail: str) -> str:
     """One result of "Check connection"."""
     text = words.FINDINGS.get(code)
-    return str(text) % {"text": detail} if text is not None else failed_call(code, detail)
+    if text is not None:
+        return str(text) % {"text": detail}
+    # Nothing repeats a check by itself, so there is nothing to wait for.
+    return failed_call(code, detail, advise=causes.cause(code).who != causes.PASSES)
 
 
 def special(key: str, kind: str) -> str:

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from webapp import sentences
-from worker import broadcasts, channels, clock, recipients, rendering, reports, watchdog
+from webapp import sentences, words
+from worker import broadcasts, channel_health, channels, clock, recipients, rendering, reports, watchdog
 from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
 from worker.providers import PROVIDERS
+from worker.providers.base import CallbackAddresses, Finding
 from worker.settings import Settings
 from worker.states import allowed
 
 SHOWN_ERRORS = 50
 
 
-def channel(settings: Settings, row: Channel) -> dict[str, Any]:
-    where = channels.addresses(settings, row)
+def channel(settings: Settings, row: Channel, whole: bool = True) -> dict[str, Any]:
+    """`whole`: with the callback addresses, which whoever knows them could write to."""
+    where = channels.pasted(settings, row) if whole else CallbackAddresses()
+    health = channel_health.of(row)
     return {
         "id": row.id,
         "kind": row.kind,
         "provider": row.provider,
         "name": row.name,
         "state": row.state,
-        "stop": sentences.cause(row.stop_reason),
+        "stop": sentences.channel_stop(row.stop_reason, row.stop_detail),
         "settings": row.settings,
         "secrets": [f.name for f in PROVIDERS[row.provider].fields if f.secret],
         "per_second": row.per_second,
         "per_day": row.per_day,
         "price": row.price,
         "currency": row.currency,
-        "webhook_url": where.webhook,
-        **({"status_url": where.status, "inbound_url": where.inbound} if row.kind == "sms" else {}),
+        "webhook_url": where.webhook or None,
+        **({"status_url": where.status or None, "inbound_url": where.inbound or None} if row.kind == "sms" else {}),
+        "not_responding_since": clock.iso(health.open_since),
+        "slow_until": clock.iso(health.slow_until),
+        "last_sent_at": clock.iso(health.sent_at),
+        "last_callback_at": clock.iso(health.callback_at),
+        "sent_last_24h": health.day,
+        "templates_synced_at": clock.iso(row.templates_synced_at),
+        "created_at": clock.iso(row.created_at),
     }
+
+
+def findings(found: Sequence[Finding]) -> dict[str, Any]:
+    """What a check of the connection found; `ok` unless one of it is an error."""
+    items = [{**asdict(f), "message": sentences.finding(f.code, f.detail)} for f in found]
+    return {"ok": all(f.level != "error" for f in found), "findings": items}
 
 
 def provider(key: str) -> dict[str, Any]:
@@ -40,12 +58,14 @@ def provider(key: str) -> dict[str, Any]:
         "key": key,
         "kind": found.kind,
         "label": found.label,
+        "about": str(words.PROVIDER_HINTS.get(key, "")),
         "supports": sorted(found.supports),
         "pace": found.pace,
         "fields": [
             {
                 **{"name": f.name, "kind": f.kind, "required": f.required, "default": f.default},
-                **{"choices": list(f.choices), "group": f.group},
+                **{"choices": list(f.choices), "group": f.group, "secret": f.secret},
+                **{"label": str(words.setting_label(f.name)), "hint": words.setting_hint(f.name)},
             }
             for f in found.fields
         ],

@@ -54,10 +54,176 @@ PROVIDERS: dict[str, LazyString] = {
     "SMS sandbox": _l("SMS sandbox"),
 }
 
+KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
+
 CHANNEL_STATES: dict[str, Word] = {
     "on": Word(_l("In use"), "check", "good"),
     "stopped": Word(_l("Out of use"), "stop", "bad"),
+    "deleted": Word(_l("Deleted"), "cross", "quiet"),
 }
+
+# What a person chooses between who adds a channel: one sentence for each Provider.
+PROVIDER_HINTS: dict[str, LazyString] = {
+    "sandbox_waba": _l("Sends no real messages: for trying things out"),
+    "sandbox_sms": _l("Sends no real messages: for trying things out"),
+    "whatsapp_cloud": _l("Straight to Meta, without a go-between: needs an app with a permanent access token"),
+    "360dialog": _l("WhatsApp through 360dialog: one API key is enough"),
+    "smpp": _l("A lasting connection to an operator or an aggregator by SMPP 3.4"),
+    "twilio": _l("The Twilio Messages API, with delivery reports and replies"),
+    "smsc_ru": _l("smsc.ru: login and password, delivery reports and replies"),
+    "sms_aero": _l("SMS Aero: e-mail and API key"),
+    "exolve": _l("MTS Exolve: API key and a number or a sender name"),
+    "sms_ru": _l("sms.ru: one API key"),
+    "kannel": _l("Your own Kannel: its sendsms address, name and password"),
+    "jasmin": _l("Your own Jasmin: its HTTP API, name and password"),
+    "vonage": _l("Vonage SMS API: API key and secret"),
+    "infobip": _l("Infobip: your own base address and API key"),
+    "http": _l("Any other gateway that takes an HTTP request: you describe the request and the answer"),
+}
+
+SETTING_GROUPS: dict[str, LazyString] = {
+    "request": _l("The request"),
+    "outcome": _l("How the answer is read"),
+    "report": _l("Delivery reports"),
+    "reply": _l("Replies"),
+    "advanced": _l("For special cases"),
+}
+
+# Settings of the Providers by name: label, and a hint where the label does not say it all.
+SETTINGS: dict[str, tuple[LazyString, LazyString | None]] = {
+    "phone_number_id": (
+        _l("Phone number ID"),
+        _l("Shown by the provider beside the number. It is not the number itself"),
+    ),
+    "waba_id": (_l("WhatsApp Business Account ID"), _l("Stands beside the phone number ID")),
+    "access_token": (_l("Access token"), _l("Of a system user, so that it does not expire")),
+    "app_secret": (_l("App secret"), _l("Proves that callbacks come from Meta: App settings, Basic")),
+    "app_secret_previous": (_l("Former app secret"), _l("For the time in which the provider changes it over")),
+    "verify_token": (_l("Verify token"), _l("The provider repeats it when you enter the callback address there")),
+    "webhook_secret": (_l("Callback secret"), _l("Proves that callbacks come from the provider")),
+    "secret": (_l("Callback secret"), _l("Proves that callbacks come from the provider")),
+    "base_url": (_l("Address of the API"), None),
+    "api_version": (_l("API version"), None),
+    "marketing_endpoint": (
+        _l("Send marketing templates by the marketing endpoint"),
+        _l("For accounts that have accepted the terms of the Marketing Messages API"),
+    ),
+    "api_key": (_l("API key"), None),
+    "host": (_l("Server"), _l("Name or address, without http")),
+    "port": (_l("Port"), None),
+    "tls": (_l("Encrypted connection (TLS)"), None),
+    "system_id": (_l("Login (system_id)"), None),
+    "password": (_l("Password"), None),
+    "system_type": (_l("System type (system_type)"), _l("Only where the operator names one")),
+    "sender": (_l("Sender"), _l("A number or a registered name. Nobody can reply to a name")),
+    "window": (_l("Messages on their way at once"), _l("As many as the operator allows to be unanswered")),
+    "long_messages": (_l("Long messages"), None),
+    "default_alphabet": (_l("The operator’s default alphabet"), None),
+    "account_sid": (_l("Account SID"), None),
+    "auth_token": (_l("Auth token"), None),
+    "from": (_l("Sender"), _l("A number or a registered name. Nobody can reply to a name")),
+    "messaging_service_sid": (_l("Messaging Service SID"), _l("Instead of a sender")),
+    "url": (_l("Address of the request"), None),
+    "method": (_l("Method"), None),
+    "username": (_l("User name"), None),
+    "login": (_l("User name"), None),
+    "email": (_l("E-mail"), None),
+    "token": (_l("Token or API key"), None),
+    "webhook_url": (_l("Address for callbacks"), None),
+    "smsc": (_l("SMSC of Kannel"), _l("Only where several are set up")),
+    # SMPP
+    "enquire_link": (_l("Seconds between signs of life (enquire_link)"), None),
+    "source_ton": (_l("Type of the sender’s number (source TON)"), _l("Empty: found from the sender")),
+    "source_npi": (_l("Numbering plan of the sender (source NPI)"), _l("Empty: found from the sender")),
+    "dest_ton": (_l("Type of the recipient’s number (dest TON)"), None),
+    "dest_npi": (_l("Numbering plan of the recipient (dest NPI)"), None),
+    "codes": (_l("Meanings of the operator’s own codes"), _l("One a line")),
+    # the HTTP connector: the request
+    "auth": (_l("How the request is authorised"), None),
+    "headers": (_l("Headers"), _l("One a line, as “Name: value”. {token} and other settings may be used")),
+    "body": (_l("Form of the request"), None),
+    "fields": (
+        _l("Fields of the request"),
+        _l("One a line: name = {to}, {text}, {from}, {ref}. With ?= it is left out when empty"),
+    ),
+    "split": (_l("Who splits a long text"), None),
+    # the answer
+    "rules": (
+        _l("What the answer means"),
+        _l("One a line, the first that fits: condition -> ok, person, later, unclear, stop_channel or stop_broadcast"),
+    ),
+    "id": (_l("Where the id of the message stands"), _l("Such as json.id; “own” takes our own one")),
+    "code": (_l("Where the error code stands"), _l("Such as json.error_code")),
+    "reason": (_l("Where the words of an error stand"), _l("Such as json.error.message")),
+    # reports
+    "dlr_url": (_l("Address for reports, as told to the gateway"), None),
+    "report_from": (_l("How reports come"), None),
+    "report_rows": (_l("Where the list of reports stands"), _l("Only when several come at once, such as results.*")),
+    "report_if": (_l("Only those are reports that fulfil"), None),
+    "report_id": (_l("Where the id of the message stands"), None),
+    "report_ref": (_l("Where our own id stands"), None),
+    "report_status": (_l("Where the status stands"), None),
+    "report_map": (_l("What the statuses mean"), _l("One a line: value = sent, delivered, read, failed or ignored")),
+    "report_code": (_l("Where the error code stands"), None),
+    "report_causes": (_l("What the error codes mean"), _l("One a line: value = cause")),
+    "report_time": (_l("Where the time stands"), None),
+    # replies
+    "reply_from": (_l("How replies come"), None),
+    "reply_rows": (_l("Where the list of replies stands"), _l("Only when several come at once, such as results.*")),
+    "reply_id": (_l("Where the id of the reply stands"), None),
+    "reply_phone": (_l("Where the person’s number stands"), None),
+    "reply_text": (_l("Where the text stands"), None),
+    "reply_hex": (_l("Where the text stands in hexadecimal"), None),
+    "reply_hex_if": (_l("The hexadecimal text is taken if"), None),
+    "reply_time": (_l("Where the time stands"), None),
+    # the rest of it
+    "check_url": (_l("Address that “Check connection” asks"), None),
+    "check_rules": (_l("What that answer means"), None),
+    "answer_status": (_l("Status with which callbacks are answered"), None),
+    "answer": (_l("Text with which callbacks are answered"), None),
+    "concurrent": (_l("Requests at once, at most"), None),
+    "hmac_header": (_l("Header with the signature (HMAC) of a callback"), None),
+    "hmac_algorithm": (_l("Algorithm of the signature"), None),
+    "hmac_encoding": (_l("How the signature is written"), None),
+    "hash_path": (_l("Where the checksum of a callback stands"), None),
+    "hash_recipe": (_l("Of what the checksum is made"), None),
+    "hash_algorithm": (_l("Algorithm of the checksum"), None),
+    "callback_secret": (_l("Key of the signature of callbacks"), _l("As the gateway shows it")),
+    "callback_addresses": (_l("Addresses that callbacks may come from"), _l("One a line. Empty: from everywhere")),
+}
+
+# Values of choices that are not words of their own.
+SETTING_CHOICES: dict[str, LazyString] = {
+    "": _l("as usual"),
+    "none": _l("not at all"),
+    "basic": _l("user name and password (Basic)"),
+    "bearer": _l("token (Bearer)"),
+    "query": _l("parameters of the address"),
+    "form": _l("form fields"),
+    "auto": _l("as they come"),
+    "gateway": _l("the gateway"),
+    "pairs": _l("Molva, in parts with a UDH"),
+    "udh8": _l("parts joined by UDH, 8-bit number (the usual way)"),
+    "udh16": _l("parts joined by UDH, 16-bit number"),
+    "sar": _l("parts joined by SAR parameters"),
+    "payload": _l("whole, in message_payload"),
+}
+
+
+def setting_label(name: str) -> LazyString | str:
+    """The name of a setting; one that has no words of its own is made readable."""
+    return SETTINGS[name][0] if name in SETTINGS else name.replace("_", " ").capitalize()
+
+
+def setting_hint(name: str) -> str:
+    """What helps to fill a setting in; often nothing."""
+    return str((SETTINGS[name][1] if name in SETTINGS else None) or "")
+
+
+def choice_label(value: str) -> LazyString | str:
+    """One value of a choice, in words where it has some."""
+    return SETTING_CHOICES.get(value, value)
+
 
 MESSAGE_STATUSES: dict[str, Word] = {
     "queued": Word(_l("Queued"), "queue", "quiet"),
@@ -134,6 +300,16 @@ FINDINGS: dict[str, LazyString] = {
     "marketing_not_ready": _l("Accept the terms of the marketing endpoint at the provider first: %(text)s"),
     "key_accepted": _l("The provider accepts the key"),
     "webhook_secret_missing": _l("No callback is believed until the channel has a callback secret"),
+    "not_checkable": _l("This gateway offers no call that shows whether it works: a test message will show it"),
+    "credentials_locked": _l("The stored credentials cannot be read with the present secret key: enter them anew"),
+    "webhook_registered": _l("The provider now sends its callbacks to this Molva"),
+    "no_base_url": _l("MOLVA_BASE_URL is not set on the server, so there is no address that could be registered"),
+}
+# How a finding looks: icon, tone, and the word for those who see neither.
+FINDING_LEVELS: dict[str, Word] = {
+    "ok": Word(_l("Fine"), "check", "good"),
+    "warning": Word(_l("Please note"), "alert", "warn"),
+    "error": Word(_l("Wrong"), "cross", "bad"),
 }
 
 # What the special numbers of the sandbox do; the second table where an SMS differs.
@@ -254,6 +430,8 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
         _l("Correct it, or have the server allow it"),
     ),
     "settings_invalid": (_l("The channel settings cannot be used"), _l("Correct them")),
+    "channel_off": (_l("A person switched the channel off"), _l("Switch it on when it may send again")),
+    "channel_deleted": (_l("The channel has been deleted"), _l("Clear the broadcast and choose another channel")),
     "too_fast": (_l("Too fast for the provider"), _l("Wait: slowed down automatically")),
     "too_often_to_person": (
         _l("Too many messages to this person in a short time"),

@@ -102,8 +102,12 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 def _write(settings: Settings, target: Path, file: IO[bytes], copy: Path) -> Report:
     file.truncate(0)
     at = clock.now()
+    before = None if settings.secret_key else _read(settings.data / vault.KEY_FILE)
     steps, uploads = _copy_database(settings.database_path, copy)
     key = None if settings.secret_key else _read(settings.data / vault.KEY_FILE)
+    if before and key and before != key:
+        # The key is being changed: what was copied may be sealed with either.
+        key = b"\n".join(dict.fromkeys([*key.split(), *before.split()])) + b"\n"
     missing = 0
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         _put(archive, DATABASE, copy)

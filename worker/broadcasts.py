@@ -7,7 +7,6 @@ Every such change raises the epoch, so a slice that began earlier finds nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,6 +16,8 @@ from peewee import SQL, NodeList, fn
 
 from worker import audit, channels, clock, counters, db, rendering
 from worker.models import Broadcast, Channel, RecipientFile, Run
+from worker.problems import Invalid as Invalid
+from worker.problems import Problem as Problem
 from worker.settings import Settings
 from worker.states import BROADCAST, MESSAGE_STATUSES, PENDING, REPORT_LIFE, allowed, sql_list
 
@@ -30,22 +31,6 @@ WHO = ("everyone", "failed", "undelivered", "new")
 # Which messages a restart takes up again, by their latest status: those that surely did not arrive.
 AGAIN = {"failed": ("failed",), "undelivered": ("failed", "undelivered")}
 CONTENT = ("channel_id", "text", "template", "variables", "region", "ignore_duplicates")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a value cannot be used: a code with words in the catalogues, and the facts for the sentence."""
-
-    code: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Invalid(ValueError):
-    """Values that cannot be used: field → Problem."""
-
-    def __init__(self, problems: Mapping[str, Problem]) -> None:
-        super().__init__(", ".join(f"{name}: {p.code}" for name, p in problems.items()))
-        self.problems = dict(problems)
 
 
 class NotAllowed(RuntimeError):
@@ -247,7 +232,7 @@ class _Cleaner:
             if self.complete:
                 self._bad("channel_id", "channel_required")
             return None
-        channel = Channel.get_or_none(Channel.id == number) if number is not None else None
+        channel = channels.living().where(Channel.id == number).first() if number is not None else None
         if channel is None:
             self._bad("channel_id", "channel_unknown")
         return channel
@@ -414,6 +399,8 @@ def problems(broadcast: Broadcast) -> list[Problem]:
         found.append(Problem("name_required"))
     if broadcast.channel is None:
         found.append(Problem("channel_required"))
+    elif broadcast.channel.state == channels.DELETED:
+        found.append(Problem("channel_deleted"))
     elif content(broadcast) is None:
         code = "text_required" if broadcast.channel.kind == "sms" else "template_required"
         found.append(Problem(code))
@@ -697,6 +684,8 @@ def restart(broadcast: Broadcast, who: str, actor: str) -> Broadcast:
         raise Invalid({"who": Problem("not_a_choice", {"choices": list(WHO)})})
     if broadcast.state not in BROADCAST["restart"].source:
         raise NotAllowed("restart", broadcast)
+    if broadcast.channel is not None and broadcast.channel.state == channels.DELETED:
+        raise Invalid({"channel_id": Problem("channel_deleted")})
     if any(file.state == "checking" for file in live_files(broadcast)):
         raise Invalid({"file_checking": Problem("file_checking")})
     if restart_numbers(broadcast)[who] == 0:

@@ -29,13 +29,17 @@ class Cause(NamedTuple):
 MEANINGS: dict[str, tuple[str, bool, str]] = {
     # the person and their phone
     "not_on_whatsapp": (RECIPIENT, False, "131026"),
-    "no_such_number": (RECIPIENT, False, "sms_unknown_subscriber smpp_0x0b smpp_0x33 smpp_0x34"),
-    "phone_unreachable": (RECIPIENT, True, "sms_absent sms_expired smpp_expired"),
+    "no_such_number": (
+        RECIPIENT,
+        False,
+        "sms_unknown_subscriber 21211 21614 21612 30005 30006 smpp_0x0b smpp_0x33 smpp_0x34",
+    ),
+    "phone_unreachable": (RECIPIENT, True, "sms_absent sms_expired 30003 smpp_expired"),
     "subscriber_barred": (RECIPIENT, False, "sms_barred"),
-    "undelivered": (RECIPIENT, True, "sms_undelivered smpp_undeliv smpp_deleted smpp_0xfe"),
+    "undelivered": (RECIPIENT, True, "sms_undelivered 30008 smpp_undeliv smpp_deleted smpp_0xfe"),
     "marketing_cap": (PASSES, True, "131049"),
     "marketing_experiment": (PASSES, False, "130472"),
-    "marketing_stopped": (RECIPIENT, False, "131050 sms_opted_out"),
+    "marketing_stopped": (RECIPIENT, False, "131050 sms_opted_out 21610"),
     "opted_out": (RECIPIENT, False, "opted_out"),
     "window_closed": (YOU, False, "131047"),
     "blocked_by_us": (YOU, False, "130403"),
@@ -50,7 +54,7 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "parameter_refused": (YOU, True, "100 131008 131009 135000 variable_invalid"),
     "variable_missing": (YOU, True, "variable_missing"),
     "text_too_long": (YOU, True, "132005 text_too_long"),
-    "text_refused": (YOU, True, "sms_bad_text smpp_0x01"),
+    "text_refused": (YOU, True, "sms_bad_text 21617 21602 smpp_0x01"),
     "message_type_unsupported": (YOU, False, "131051"),
     "template_missing": (YOU, True, "132001"),
     "template_paused": (YOU, True, "132015"),
@@ -63,9 +67,9 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "media_not_fetched": (YOU, True, "131053"),
     "media_type": (YOU, True, "media_type media_empty"),
     "media_too_large": (YOU, True, "media_too_large"),
-    "operator_rejected": (PROVIDER, True, "sms_rejected smpp_rejectd smpp_0x65 smpp_0x66"),
+    "operator_rejected": (PROVIDER, True, "sms_rejected 30004 30007 smpp_rejectd smpp_0x65 smpp_0x66"),
     # the account
-    "access_refused": (YOU, True, "0 190 http_401 sms_bad_token smpp_0x0d smpp_0x0e smpp_0x0f"),
+    "access_refused": (YOU, True, "0 190 http_401 sms_bad_token 20003 smpp_0x0d smpp_0x0e smpp_0x0f"),
     "permission_missing": (YOU, True, "3 10 200 131005 http_403"),
     "no_money": (YOU, True, "131042 http_402 sms_no_balance"),
     "account_blocked": (YOU, True, "368 131031 account_event"),
@@ -77,12 +81,14 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
         True,
         "33 131037 131045 133000 133005 133006 133008 133009 133010 133015 133016",
     ),
-    "sender_not_registered": (YOU, True, "sms_bad_sender smpp_0x0a smpp_0x48 smpp_0x49"),
+    "sender_not_registered": (YOU, True, "sms_bad_sender 21606 21603 21660 smpp_0x0a smpp_0x48 smpp_0x49"),
     "wrong_address": (YOU, True, "http_3xx"),
     "address_forbidden": (YOU, True, "address_forbidden"),
     "settings_invalid": (YOU, True, "settings_invalid smpp_0x53"),
+    "channel_off": (YOU, True, "channel_off"),
+    "channel_deleted": (YOU, True, "channel_deleted"),
     # the line and the provider
-    "too_fast": (PASSES, True, "4 613 80007 130429 http_429 sms_throttled smpp_0x14 smpp_0x58"),
+    "too_fast": (PASSES, True, "4 613 80007 130429 http_429 sms_throttled 20429 smpp_0x14 smpp_0x58"),
     "too_often_to_person": (PASSES, True, "131056"),
     "provider_unreachable": (PASSES, True, "connect_failed dns smpp_0x05"),
     "tls_failed": (YOU, True, "tls"),
@@ -104,7 +110,7 @@ CAUSES: dict[str, Cause] = {
 
 # The person said stop to the vendor: the number belongs on our stop list as well.
 # From what: all of it, or what advertises.
-OPTS_OUT = {"131050": "marketing", "sms_opted_out": "all"}
+OPTS_OUT = {"131050": "marketing", "sms_opted_out": "all", "21610": "all"}
 
 _HTTP = re.compile(r"http_(\d)\d\d")
 

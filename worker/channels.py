@@ -1,19 +1,38 @@
-"""Channels: configured sending accounts, their Provider objects, their templates, their pauses."""
+"""Channels: configured sending accounts, their Provider objects, their templates, their pauses.
+
+A channel that messages went out by is never quite forgotten: reports speak of it. When it is deleted it is
+hidden instead (state DELETED): its secrets are wiped, it is offered nowhere, its callback addresses are gone.
+"""
 
 from __future__ import annotations
 
+import logging
+import queue
 import secrets
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from worker import clock, db, vault
-from worker.models import Channel, MessageTemplate
+import peewee
+
+from worker import audit, channel_settings, clock, db, vault
+from worker.channel_settings import GENERATED
+from worker.models import Broadcast, Callback, Channel, DeliveryReport, Inbound, MessageTemplate
+from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
-from worker.providers.base import CallbackAddresses, Provider
+from worker.providers.base import CallbackAddresses, Finding, Provider, SendError
 from worker.settings import Settings
 
+log = logging.getLogger("molva.channels")
+
+T = TypeVar("T")
+
 SANDBOX = ("sandbox_waba", "sandbox_sms")
+DELETED = "deleted"
+OFF = "channel_off"  # the cause of a channel that a person switched off
+GONE = "channel_deleted"
+USING = ("draft", "scheduled", "running", "stopped")  # broadcasts that still need their channel
+PATIENCE = 25.0  # seconds for a call that a person waits for
 
 
 def addresses(settings: Settings, channel: Channel) -> CallbackAddresses:
@@ -24,7 +43,9 @@ def addresses(settings: Settings, channel: Channel) -> CallbackAddresses:
 
 def all_settings(settings: Settings, channel: Channel) -> dict[str, Any]:
     """Every setting of the channel, secrets included: for its Provider only, never for a page."""
-    return {**channel.settings, **vault.unseal(settings, channel.secrets)}
+    hidden = vault.unseal(settings, channel.secrets)
+    hidden.pop(GENERATED, None)
+    return {**channel.settings, **hidden}
 
 
 def provider_of(settings: Settings, channel: Channel) -> Provider:
@@ -76,6 +97,217 @@ def create(settings: Settings, provider: str, name: str, values: Mapping[str, An
         )
 
 
+class InUse(RuntimeError):
+    """The channel cannot be deleted: `names` are the first of the `number` broadcasts that need it."""
+
+    def __init__(self, number: int, names: list[str]) -> None:
+        super().__init__(f"{number} broadcasts need the channel")
+        self.number = number
+        self.names = names
+
+
+def living() -> peewee.ModelSelect[Channel]:
+    """The channels that are not deleted."""
+    return Channel.select().where(Channel.state != DELETED)
+
+
+def add(settings: Settings, given: Mapping[str, Any], actor: str) -> Channel:
+    """A new channel of what a person or a program gave: `provider`, `kind`?, the names of
+    channel_settings.OWN, and `settings`. Raises Invalid."""
+    provider = channel_settings.provider_of(given.get("provider"), given.get("kind"))
+    if provider.key in SANDBOX:
+        return _sandbox_again(provider.key, actor)
+    cleaned = channel_settings.clean(settings, provider, given)
+    with db.write():
+        channel = Channel.create(
+            key=secrets.token_urlsafe(24),
+            kind=provider.kind,
+            provider=provider.key,
+            settings=cleaned.plain,
+            secrets=vault.seal(settings, cleaned.hidden),
+            created_at=clock.now(),
+            **cleaned.columns,
+        )
+        audit.record(actor, "channel.create", str(channel.id), name=channel.name, provider=provider.key)
+    return channel
+
+
+def _sandbox_again(provider: str, actor: str) -> Channel:
+    """The emulator knows one channel of each kind: a deleted one comes back, another is not made."""
+    with db.write():
+        hidden = Channel.get_or_none((Channel.provider == provider) & (Channel.state == DELETED))
+        if hidden is None:
+            raise Invalid({"provider": Problem("sandbox_exists")})
+        Channel.update(**TRUSTED).where(Channel.id == hidden.id).execute()
+        audit.record(actor, "channel.create", str(hidden.id), name=hidden.name, provider=provider)
+    return Channel.get_by_id(hidden.id)
+
+
+def change(settings: Settings, channel: Channel, given: Mapping[str, Any], actor: str) -> Channel:
+    """Change what is given and keep the rest; running broadcasts go on with the new values. Raises Invalid."""
+    if channel.provider in SANDBOX and given.get("settings"):
+        raise Invalid({"settings": Problem("sandbox_fixed")})  # the emulator knows them from its start
+    hidden = vault.unseal(settings, channel.secrets)
+    stored = channel_settings.Stored(channel.settings, hidden)
+    cleaned = channel_settings.clean(settings, PROVIDERS[channel.provider], given, stored)
+    columns = {name: value for name, value in cleaned.columns.items() if getattr(channel, name) != value}
+    plain = [name for name, value in cleaned.plain.items() if channel.settings.get(name) != value]
+    secret = [name for name, value in cleaned.hidden.items() if name != GENERATED and hidden.get(name) != value]
+    changed = sorted([*columns, *plain, *secret])
+    if plain:
+        columns["settings"] = cleaned.plain
+    if hidden != cleaned.hidden:
+        columns["secrets"] = vault.seal(settings, cleaned.hidden)
+    if not columns:
+        return channel
+    with db.write():
+        Channel.update(**columns).where((Channel.id == channel.id) & (Channel.state != DELETED)).execute()
+        audit.record(actor, "channel.edit", str(channel.id), fields=changed)
+    return Channel.get_by_id(channel.id)
+
+
+def delete(channel: Channel, actor: str) -> None:
+    """Forget a channel; one that reports speak of is hidden instead. Raises InUse while a broadcast needs it."""
+    with db.write():
+        using = Broadcast.select().where((Broadcast.channel == channel.id) & Broadcast.state.in_(USING))
+        if number := using.count():
+            names = [row.name for row in using.order_by(Broadcast.id.desc()).limit(3)]
+            raise InUse(number, names)
+        MessageTemplate.delete().where(MessageTemplate.channel == channel.id).execute()
+        if _is_spoken_of(channel):
+            gone = {"state": DELETED, "stop_reason": GONE, "stopped_at": clock.now(), "opened_at": None}
+            if channel.provider not in SANDBOX:  # the sandbox may come back, and its secrets open nothing
+                gone["secrets"] = None
+            Channel.update(**gone).where(Channel.id == channel.id).execute()
+        else:
+            Channel.delete().where(Channel.id == channel.id).execute()
+        audit.record(actor, "channel.delete", str(channel.id), name=channel.name)
+
+
+def _is_spoken_of(channel: Channel) -> bool:
+    """Whether a row of another table would lose its channel."""
+    if channel.provider in SANDBOX or Broadcast.select().where(Broadcast.channel == channel.id).exists():
+        return True
+    return any(
+        table.select().where(table.channel_id == channel.id).limit(1).exists()
+        for table in (Inbound, DeliveryReport, Callback)
+    )
+
+
+def generated(settings: Settings, channel: Channel) -> dict[str, str]:
+    """The keys that we made up for the vendor to repeat to us; an administrator may copy these, and no others."""
+    if channel.provider in SANDBOX:
+        return {}
+    hidden = vault.unseal(settings, channel.secrets)
+    shown = {*hidden.get(GENERATED, ()), "verify_token"}
+    names = [f.name for f in PROVIDERS[channel.provider].fields if f.name in shown]
+    return {name: hidden[name] for name in names if hidden.get(name)}
+
+
+LAST = 4  # characters of a stored secret that are shown
+SHORTEST = 12  # of a shorter one they would give too much away
+
+
+def endings(settings: Settings, channel: Channel) -> dict[str, str]:
+    """The stored secrets by name, each as its last characters; "" for one that is too short for that."""
+    hidden = vault.unseal(settings, channel.secrets)
+    found = {f.name: str(hidden.get(f.name) or "") for f in PROVIDERS[channel.provider].fields if f.secret}
+    return {name: value[-LAST:] if len(value) >= SHORTEST else "" for name, value in found.items() if value}
+
+
+def in_time(call: Callable[[], T], patience: float = PATIENCE) -> T:
+    """What `call` returns or raises, or SendError when it takes too long; it is then left behind."""
+    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((call(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=ask, name="ask provider", daemon=True).start()
+    try:
+        found, error = answers.get(timeout=patience)
+    except queue.Empty:
+        raise SendError("unclear", "timeout") from None
+    if error is not None:
+        raise error
+    return found  # type: ignore[return-value]
+
+
+def pasted(settings: Settings, channel: Channel) -> CallbackAddresses:
+    """The addresses as they are pasted at the provider, with its own placeholders where it has some."""
+    plain = addresses(settings, channel)
+    try:
+        provider = provider_of(settings, channel)
+    except (vault.VaultError, SendError, ValueError, TypeError):
+        return plain
+    try:
+        return provider.paste() if hasattr(provider, "paste") else plain
+    finally:
+        provider.close()
+
+
+def check(settings: Settings, channel: Channel) -> list[Finding]:
+    """What a harmless call to the provider finds; everything that can go wrong with it is a finding as well."""
+    return _asked(settings, channel, lambda provider: provider.check())
+
+
+def register(settings: Settings, channel: Channel, actor: str) -> list[Finding]:
+    """Have the provider bring its callbacks to our address, for one that supports it."""
+    if not settings.base_url:
+        return [Finding("error", "no_base_url")]
+
+    def ask(provider: Provider) -> list[Finding]:
+        call = getattr(provider, "register", None)
+        if call is not None:
+            call()
+        return [Finding("ok", "webhook_registered")]
+
+    found = _asked(settings, channel, ask)
+    with db.write():
+        audit.record(actor, "channel.register", str(channel.id), done=all(f.level == "ok" for f in found))
+    return found
+
+
+def _asked(settings: Settings, channel: Channel, call: Callable[[Provider], list[Finding]]) -> list[Finding]:
+    try:
+        provider = provider_of(settings, channel)
+    except vault.VaultError:
+        return [Finding("error", "credentials_locked")]
+    except SendError as error:
+        return [Finding("error", error.cause, error.detail)]
+
+    def ask() -> list[Finding]:
+        try:
+            return call(provider)
+        finally:
+            provider.close()
+
+    try:
+        return in_time(ask)
+    except SendError as error:
+        return [Finding("error", error.cause, error.detail)]
+    except Exception:
+        log.exception("channel %d: the provider cannot be asked", channel.id)
+        return [Finding("error", "internal")]
+
+
+def reseal(settings: Settings) -> tuple[int, list[str]]:
+    """Seal all credentials with the newest key, in one transaction; how many, and the channels that no key opens."""
+    done, locked = 0, []
+    with db.connection(), db.write():
+        for channel in Channel.select().where(Channel.secrets.is_null(False)):
+            try:
+                hidden = vault.unseal(settings, channel.secrets)
+            except vault.VaultError:
+                locked.append(channel.name)
+                continue
+            Channel.update(secrets=vault.seal(settings, hidden)).where(Channel.id == channel.id).execute()
+            done += 1
+    return done, locked
+
+
 def ensure_sandbox(settings: Settings) -> list[Channel]:
     """The two sandbox channels, made at the first run with credentials of their own."""
     with db.connection():
@@ -101,15 +333,18 @@ def sandbox_accounts(settings: Settings) -> list[dict[str, Any]]:
     with db.connection():
         return [
             {"provider": c.provider, "key": c.key, "settings": all_settings(settings, c)}
-            for c in Channel.select().where(Channel.provider.in_(SANDBOX))
+            for c in Channel.select().where(Channel.provider.in_(SANDBOX))  # also deleted ones: they may come back
         ]
 
 
 def sync_templates(settings: Settings, channel_id: int) -> int:
     """Fetch the account's templates and replace the stored ones; the number found. Raises SendError."""
     with db.connection():
-        channel = Channel.get_by_id(channel_id)
-        found = provider_of(settings, channel).templates()
+        provider = provider_of(settings, Channel.get_by_id(channel_id))
+    try:
+        found = provider.templates()
+    finally:
+        provider.close()
     now = clock.now()
     with db.write():
         kept = []
@@ -166,10 +401,22 @@ def of_account(channel_id: int) -> list[int]:
     ]
 
 
-def switch_on(channel_id: int) -> None:
+def switch_on(channel_id: int, actor: str) -> None:
     """Put a stopped channel back into use; its broadcasts stay stopped until a person resumes them."""
     with db.write():
-        trust(channel_id)
+        troubled = (Channel.state == "stopped") | Channel.opened_at.is_null(False)
+        known = (Channel.id == channel_id) & (Channel.state != DELETED)
+        if Channel.update(**TRUSTED).where(known & troubled).execute():
+            audit.record(actor, "channel.on", str(channel_id))
+
+
+def switch_off(channel_id: int, actor: str) -> None:
+    """Take the channel out of use until a person switches it on; the worker stops its running broadcasts."""
+    with db.write():
+        detail = {"text": "", "by": actor}
+        off = {"state": "stopped", "stop_reason": OFF, "stop_detail": detail, "stopped_at": clock.now()}
+        if Channel.update(**off).where((Channel.id == channel_id) & (Channel.state == "on")).execute():
+            audit.record(actor, "channel.off", str(channel_id))
 
 
 # A channel in use about which nothing bad is known.
@@ -185,6 +432,9 @@ def renew(channel_id: int | None) -> None:
 
 
 def trust(channel_id: int) -> None:
-    """A person decided to go on with this channel; inside the caller's transaction."""
-    troubled = (Channel.state != "on") | Channel.opened_at.is_null(False)
+    """A person decided to go on with a broadcast of this channel; inside the caller's transaction.
+
+    What a person switched off stays off.
+    """
+    troubled = ((Channel.state == "stopped") & (Channel.stop_reason != OFF)) | Channel.opened_at.is_null(False)
     Channel.update(**TRUSTED).where((Channel.id == channel_id) & troubled).execute()

@@ -31,7 +31,7 @@ from worker.states import BROADCAST, REPORT_LIFE, move
 log = logging.getLogger("molva.delivery")
 
 BATCH = 1_000
-KEPT_HEADERS = ("content-type",)
+KEPT_HEADERS = ("content-type", "x-line-id", "x-line-at")
 ALIVE = 10 * clock.SECOND
 STEP = 1_000
 # What we hold to have surely not left: a report of it speaks against us and changes nothing.
@@ -229,6 +229,8 @@ def apply_updates(
         if update.status not in ACTIONS:
             raise ValueError(f"{update.status} is no status of a report")
         found = _find(channel_id, update)
+        dedupe = proofs.dedupe(update)
+        update = update if update.at else replace(update, at=received_at)
         made = db.execute(
             "INSERT INTO delivery_report (channel_id, message_id, provider_id, token, status, at, received_at,"
             " code, detail, dedupe, also) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -243,7 +245,7 @@ def apply_updates(
                 received_at,
                 update.code,
                 update.detail,
-                proofs.dedupe(update),
+                dedupe,
                 json.dumps({"ids": update.also, "phone": update.phone}) if update.also else None,
             ],
         ).fetchone()
@@ -496,7 +498,7 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
             item.context,
             answered[0] if answered else None,
             answered[1] if answered else None,
-            item.at,
+            item.at or received_at,
             received_at,
         ],
     ).fetchone()

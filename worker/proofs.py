@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from worker import counters, db
@@ -87,6 +88,8 @@ def _apply(channel_id: int, reports: list[Report]) -> list[Report]:
             continue
         seen.add(key)
         before, update = message.status, report.update
+        if not update.at:
+            update = replace(update, at=report.received_at)
         effect = message.take(update)
         changed[message.identity] = message
         if message.status != before:

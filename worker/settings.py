@@ -123,6 +123,7 @@ def checked(settings: Settings) -> Settings:
             raise SettingsError(f"{PREFIX}{name.upper()} must begin with {schemes[0]}")
     if settings.base_url and not settings.base_url.startswith(("http://", "https://")):
         raise SettingsError("MOLVA_BASE_URL must begin with https:// (or http://)")
-    if settings.secret_key and len(settings.secret_key) < 32:
+    keys = [line for line in settings.secret_key.splitlines() if line.strip()]  # several while the key is changed
+    if settings.secret_key and (not keys or min(map(len, keys)) < 32):
         raise SettingsError("MOLVA_SECRET_KEY must have at least 32 characters")
     return settings

@@ -1,4 +1,9 @@
-"""Secrets at rest: one master key outside the database, from which every other key is derived."""
+"""Secrets at rest: one master key outside the database, from which every other key is derived.
+
+Changing the key (`molva key rotate`) goes in three steps, each of which leaves everything readable: a new key
+becomes the first line of the key file (`add_key`), everything is sealed again with it (worker.channels.reseal,
+one transaction), the other lines go (`drop_old_keys`). Whoever finds more than one line goes on from there.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +27,12 @@ class VaultError(RuntimeError):
 
 
 def master_keys(settings: Settings) -> list[bytes]:
-    """The master keys, newest first: MOLVA_SECRET_KEY, else the key file (0600), generated once.
+    """The master keys, newest first: the lines of MOLVA_SECRET_KEY, else of the key file (0600), generated once.
 
-    More than one line in the file means that a rotation is under way.
+    More than one line means that a rotation is under way.
     """
     if settings.secret_key:
-        return [settings.secret_key.encode()]
+        return [line.encode() for line in settings.secret_key.splitlines() if line.strip()]
     path = settings.data / KEY_FILE
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -42,6 +47,37 @@ def master_keys(settings: Settings) -> list[bytes]:
         file.flush()
         os.fsync(file.fileno())
     return [key.encode()]
+
+
+def add_key(settings: Settings) -> None:
+    """Put a new key before the old ones in the key file; nothing when a rotation is under way already."""
+    keys = master_keys(settings)
+    if len(keys) == 1:
+        _write_keys(settings, [secrets.token_urlsafe(48).encode(), *keys])
+
+
+def drop_old_keys(settings: Settings) -> None:
+    """Leave only the newest key in the key file. Everything must be sealed with it by now."""
+    _write_keys(settings, master_keys(settings)[:1])
+
+
+def _write_keys(settings: Settings, keys: list[bytes]) -> None:
+    """Replace the key file, so that at any moment there is a whole one, on the disk."""
+    path = settings.data / KEY_FILE
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(b"".join(key + b"\n" for key in keys))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    if os.name == "posix":
+        folder = os.open(settings.data, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def derive(master: bytes, purpose: str) -> bytes:

@@ -351,10 +351,23 @@ def test_a_persons_message_is_stored_once_however_often_it_comes(sms: Channel, b
     for _time in range(3):
         with db.write():
             for n in range(10):
-                delivery.receive_inbound(sms.id, InboundMessage(f"in-{n}", message.phone, n, text="hi"), CALLED)
+                delivery.receive_inbound(sms.id, InboundMessage(f"in-{n}", message.phone, 1 + n, text="hi"), CALLED)
     assert [(row.at, row.message_id) for row in Inbound.select().order_by(Inbound.id)] == [
-        (n, message.id) for n in range(10)
+        (1 + n, message.id) for n in range(10)
     ]
+
+
+def test_what_has_no_time_of_its_own_counts_from_when_it_came_and_a_repeat_is_still_a_repeat(
+    sms: Channel, broadcast: Broadcast
+) -> None:
+    message = one(broadcast, "sent")
+    report(sms, StatusUpdate("delivered", 0, "p1"), at=CALLED)
+    report(sms, StatusUpdate("delivered", 0, "p1"), at=CALLED + 5_000)
+    assert fresh(message).delivered_at == CALLED
+    assert effects() == [("delivered", "moved")]
+    with db.write():
+        delivery.receive_inbound(sms.id, InboundMessage("in-1", message.phone, 0, text="hi"), CALLED)
+    assert Inbound.get().at == CALLED
 
 
 @pytest.mark.parametrize("word", ["STOP", "Стоп!", "CTOП"])

@@ -13,8 +13,20 @@ from werkzeug.exceptions import HTTPException
 
 from webapp import controls, drafts, exports, lookup, sentences, shapes
 from webapp.auth import me, role
-from worker import broadcasts, channels, delivery, phone, recipients, reports, segments, tasks
+from worker import (
+    broadcasts,
+    channel_settings,
+    channels,
+    delivery,
+    phone,
+    recipients,
+    reports,
+    segments,
+    tasks,
+    vault,
+)
 from worker.models import Channel, MessageTemplate
+from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
 from worker.providers.base import SendError
 
@@ -57,6 +69,17 @@ def _invalid(error: broadcasts.Invalid) -> tuple[Response, int]:
 def _not_allowed(error: broadcasts.NotAllowed) -> tuple[Response, int]:
     message = sentences.changed(error)
     return jsonify({"error": {"code": "not_allowed", "message": message, "allowed": error.allowed}}), 409
+
+
+@api.errorhandler(channels.InUse)
+def _in_use(error: channels.InUse) -> tuple[Response, int]:
+    return jsonify({"error": {"code": "in_use", "message": sentences.in_use(error)}}), 409
+
+
+@api.errorhandler(vault.VaultError)
+def _locked(_error: vault.VaultError) -> tuple[Response, int]:
+    code = "credentials_locked"
+    return jsonify({"error": {"code": code, "message": sentences.finding(code, "")}}), 409
 
 
 @api.errorhandler(recipients.FileRefused)
@@ -119,14 +142,49 @@ def providers() -> Response:
 @api.get("/channels")
 @role("viewer")
 def channel_list() -> Response:
-    rows = Channel.select().order_by(Channel.id).limit(500)
-    return jsonify({"items": [shapes.channel(lookup.settings(), row) for row in rows], "next": None})
+    rows = channels.living().order_by(Channel.id).limit(500)
+    return jsonify({"items": [_channel(row) for row in rows], "next": None})
+
+
+@api.post("/channels")
+@role("admin")
+def channel_create() -> tuple[Response, int]:
+    given = _known(_json(), channel_settings.FIELDS | {"kind", "provider"})
+    return jsonify(_channel(channels.add(lookup.settings(), given, me().name))), 201
 
 
 @api.get("/channels/<int:number>")
 @role("viewer")
 def channel_one(number: int) -> Response:
-    return jsonify(shapes.channel(lookup.settings(), lookup.channel(number)))
+    return jsonify(_channel(lookup.channel(number)))
+
+
+@api.patch("/channels/<int:number>")
+@role("admin")
+def channel_change(number: int) -> Response:
+    row = lookup.channel(number)
+    given = _known(_json(), channel_settings.FIELDS | {"kind", "provider", "state"})
+    for name in ("provider", "kind"):
+        if given.pop(name, getattr(row, name)) != getattr(row, name):
+            raise Invalid({name: Problem("provider_fixed")})
+    state = given.pop("state", None)
+    if state not in (None, "on", "stopped"):
+        raise Invalid({"state": Problem("not_a_choice")})
+    row = channels.change(lookup.settings(), row, given, me().name)
+    if state is not None:
+        (channels.switch_on if state == "on" else channels.switch_off)(row.id, me().name)
+    return jsonify(_channel(lookup.channel(number)))
+
+
+@api.delete("/channels/<int:number>")
+@role("admin")
+def channel_delete(number: int) -> tuple[str, int]:
+    channels.delete(lookup.channel(number), me().name)
+    return "", 204
+
+
+def _channel(row: Channel) -> dict[str, Any]:
+    return shapes.channel(lookup.settings(), row, whole=me().can("sender"))
 
 
 @api.get("/channels/<int:number>/templates")
@@ -139,20 +197,29 @@ def channel_templates(number: int) -> Response:
 @api.post("/channels/<int:number>/templates/sync")
 @role("sender")
 def channel_sync(number: int) -> Response:
+    row = lookup.channel(number)
+    if row.kind != "waba":
+        raise ApiError(409, "not_allowed", _("This channel has no templates"), allowed=[])
     try:
-        channels.sync_templates(lookup.settings(), lookup.channel(number).id)
+        channels.sync_templates(lookup.settings(), row.id)
     except SendError as error:
-        words = sentences.cause(error.cause, error.detail) or {}
-        raise ApiError(502, error.cause, words.get("text", "")) from error
+        raise ApiError(502, error.cause, sentences.failed_call(error.cause, error.detail)) from error
     return channel_templates(number)
 
 
 @api.post("/channels/<int:number>/check")
 @role("sender")
 def channel_check(number: int) -> Response:
-    findings = channels.provider_of(lookup.settings(), lookup.channel(number)).check()
-    good = all(f.level != "error" for f in findings)
-    return jsonify({"ok": good, "findings": [{"level": f.level, "code": f.code, "detail": f.detail} for f in findings]})
+    return jsonify(shapes.findings(channels.check(lookup.settings(), lookup.channel(number))))
+
+
+@api.post("/channels/<int:number>/register")
+@role("admin")
+def channel_register(number: int) -> Response:
+    row = lookup.channel(number)
+    if "register" not in PROVIDERS[row.provider].supports:
+        abort(404)
+    return jsonify(shapes.findings(channels.register(lookup.settings(), row, me().name)))
 
 
 # --- tools ------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from wtforms.fields.choices import SelectChoice
 
 from webapp import sentences
 from webapp.filters import own_name
-from worker import broadcasts, clock, rendering
+from worker import broadcasts, channels, clock, rendering
 from worker.broadcasts import Problem
 from worker.models import Broadcast, Channel, MessageTemplate
 from worker.settings import Settings
@@ -172,7 +172,7 @@ class BroadcastForm(Form):  # type: ignore[misc]
         self.settings = settings
         self.broadcast = broadcast
         self.state = broadcast.state if broadcast is not None else "draft"
-        self.channels = list(Channel.select().order_by(Channel.name, Channel.id))
+        self.channels = list(channels.living().order_by(Channel.name, Channel.id))
         self._offer_channels()
         self._offer_zones()
         if self.kind.data not in (WABA, SMS):

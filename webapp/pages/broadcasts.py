@@ -14,7 +14,7 @@ from webapp.auth import me, role
 from webapp.forms.broadcast import BroadcastForm
 from webapp.sandbox import MAGIC
 from worker import broadcasts as use
-from worker import clock, recipients, segments, tasks
+from worker import channels, clock, recipients, segments, tasks
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.states import BROADCAST_STATES
 
@@ -64,7 +64,7 @@ def _listed() -> dict[str, Any]:
         "this": url_for("broadcasts.rows", **search),
         "first": url_for("broadcasts.index", **{k: v for k, v in search.items() if k != "before"}) if before else "",
         "next": url_for("broadcasts.index", **{**search, "before": following}) if following else "",
-        "sandbox": bool(Channel.select().where(Channel.provider == "sandbox_sms").exists()),
+        "sandbox": bool(channels.living().where(Channel.provider == "sandbox_sms").exists()),
     }
 
 
@@ -75,7 +75,7 @@ def _listed() -> dict[str, Any]:
 @role("sender")
 def trial() -> Response:
     """A draft on the SMS sandbox, ready but for its recipients."""
-    channel = Channel.select().where(Channel.provider == "sandbox_sms").first()
+    channel = channels.living().where(Channel.provider == "sandbox_sms").first()
     if channel is None:
         abort(404)
     values = {

@@ -150,10 +150,10 @@ class RawCallback:
 class StatusUpdate:
     """What the provider says about one message. `status`: sent, delivered, read, failed or held.
 
-    `at` is the provider's time in milliseconds since the epoch. `also`: other spellings of `provider_id`, for
-    vendors whose reports write an id differently from their answers; they count when nobody has the id itself, and
-    only for a message to `phone`, as another message may well be called so. `phone`: E.164 with the plus, or the
-    vendor's own id of a person, where the report names one.
+    `at` is the provider's time in milliseconds since the epoch; 0 when it gives none: when the report came counts.
+    `also`: other spellings of `provider_id`, for vendors whose reports write an id differently from their answers;
+    they count when nobody has the id itself, and only for a message to `phone`, as another message may well be
+    called so. `phone`: E.164 with the plus, or the vendor's own id of a person, where the report names one.
     """
 
     status: str
@@ -172,6 +172,7 @@ class InboundMessage:
     button, interactive, order, reaction, unsupported. `context`: provider id of the message it quotes.
 
     `phone` is E.164 with the plus, or the vendor's own id of a person who hides the number.
+    `at`: milliseconds since the epoch; 0 when the provider gives no time: when it came counts.
     `payload`: what we wrote into the button that was pressed. `code`: why the vendor could not bring all of it.
     `part`: (reference, number from 1, total) of one part of a long SMS; all parts of one have the same phone,
     reference and total, and come in any order.
@@ -258,6 +259,8 @@ class Provider:
     supports: ClassVar[frozenset[str]] = frozenset()  # templates, reports, inbound, read, media, register
     pace: ClassVar[float] = 20.0  # default messages per second
     line: ClassVar[bool] = False  # receives over a connection of its own, which one process at a time may keep
+    callback_methods: ClassVar[frozenset[str]] = frozenset({"POST"})  # others are asked of `handshake`
+    callback_headers: frozenset[str] = field(default=frozenset(), init=False)  # what `verify` reads, lower case
 
     settings: Mapping[str, Any]
     addresses: CallbackAddresses = field(default_factory=CallbackAddresses)
@@ -265,9 +268,20 @@ class Provider:
     def __post_init__(self) -> None:
         """Make what the wire needs, such as an HTTP client. Opens no connection."""
 
+    @classmethod
+    def faults(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What is wrong with settings that a form would store: the name of the field and the line that cannot be
+        read, "" when something is missing. Does not speak of reaching the vendor."""
+        return []
+
     def send(self, out: Outgoing) -> Accepted:
         """Hand one message over. Raises SendError; returns only when the vendor took it."""
         raise NotImplementedError
+
+    def dry_run(self, out: Outgoing) -> str:
+        """What would be sent for this message, for a person to read, with secrets masked; "" where it would show
+        nothing new. Sends nothing. Raises SendError for settings that cannot be used."""
+        return ""
 
     def open(self, receive: Receive) -> None:
         """Keep the line connected from now until `close`, for a Provider with `line`: what comes in over it goes
@@ -295,6 +309,10 @@ class Provider:
         """A harmless call that shows whether the vendor answers, asked before a message is risked on a line that
         was in trouble. Raises SendError; does nothing where the vendor offers no such call."""
 
+    def paste(self) -> CallbackAddresses:
+        """The addresses as a person pastes them at the vendor, with the vendor's own placeholders in them."""
+        return self.addresses
+
     def handshake(self, callback: RawCallback) -> str | None:
         """The body that answers a verification request (GET), or None when it is not one of ours."""
         return None
@@ -302,6 +320,10 @@ class Provider:
     def verify(self, callback: RawCallback) -> bool:
         """Whether the callback is genuine; over the raw bytes, in constant time."""
         raise NotImplementedError
+
+    def reply_to(self, callback: RawCallback) -> tuple[int, bytes]:
+        """Status and body that tell the vendor that a callback has been stored."""
+        return 200, b""
 
     def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
         """The facts in one callback. Unknown parts are passed over, a bad item never loses its neighbours."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import requests
 
@@ -17,6 +19,7 @@ from worker.providers.base import LATER, REFUSED, STOP_CHANNEL, UNCLEAR, SendErr
 from worker.providers.egress import Egress, Resolver
 
 AGENT = "Molva"
+MASK = "•••"
 LONGEST_WAIT = 24 * 3600.0  # seconds; whatever a Retry-After asks for
 _LONG_NUMBER = re.compile(r"\+?\d(?:[\s().-]?\d){6,}")
 
@@ -117,9 +120,10 @@ def speaks_for_itself(status: int) -> bool:
     return status < 500 and status not in (401, 402, 403, 408, 429)
 
 
-def unreadable(answer: Answer) -> SendError:
-    """An answer that may mean acceptance but does not say so."""
-    return SendError(UNCLEAR, "answer_unreadable", excerpt(answer.body), http_status=answer.status)
+def unreadable(answer: Answer, secrets: Iterable[str] = ()) -> SendError:
+    """An answer that may mean acceptance but does not say so; `secrets`: forms of them that it must not show."""
+    detail = without(excerpt(answer.body), secrets)
+    return SendError(UNCLEAR, "answer_unreadable", detail, http_status=answer.status)
 
 
 def seconds(retry_after: str | None) -> float | None:
@@ -150,6 +154,23 @@ def excerpt(body: bytes) -> str:
     """The beginning of an unexpected answer for the history of a message, with digits of numbers masked."""
     text = " ".join(body[:2000].decode("utf-8", "replace").split())
     return mask_digits(text)[:500]
+
+
+def secret_forms(username: str, secrets: Iterable[str]) -> list[str]:
+    """Every form in which a secret could be seen in an address, a header, a body or an error, longest first."""
+    plain = [secret for secret in secrets if secret]
+    found: set[str] = set()
+    for text in plain + [f"{username}:{secret}" for secret in plain]:
+        coded = base64.b64encode(text.encode()).decode()
+        found.update((text, quote(text, safe=""), quote(text), quote_plus(text), json.dumps(text)[1:-1], coded))
+    return sorted(found, key=len, reverse=True)
+
+
+def without(text: str, forms: Iterable[str]) -> str:
+    """`text` with every form of a secret covered."""
+    for form in forms:
+        text = text.replace(form, MASK)
+    return text
 
 
 def mask_digits(text: str) -> str:

@@ -1,0 +1,659 @@
+"""Any SMS gateway over HTTP, described by settings: what to ask, what the answer means, how reports look.
+
+A preset is a file of such settings in the folder `presets`; each becomes a Provider of its own, and every part of
+it stays open to change in the form of the channel. The lines of the settings are those of `connector_rules`.
+A setting that is empty means the preset's own value; a lone - means nothing at all.
+
+Names in templates: to (with the plus), to_digits, text, text_gsm (empty when the text needs UCS-2), text_hex (UTF-16BE
+in hexadecimal, empty when it does not), from, ref (our token), coding (0 or 2), segments, udh, dlr_url, inbound_url,
+and each setting of the account: base_url, username, password, token and the preset's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from worker import clock, segments
+from worker.providers.adapter import Answer
+from worker.providers.base import (
+    STOP_CHANNEL,
+    UNCLEAR,
+    Accepted,
+    CallbackAddresses,
+    Field,
+    Finding,
+    InboundMessage,
+    Outgoing,
+    Provider,
+    RawCallback,
+    SendError,
+    StatusUpdate,
+)
+from worker.providers.connector_rules import (
+    CauseLine,
+    Condition,
+    Facts,
+    Faulty,
+    FieldLine,
+    IdRule,
+    OutcomeRule,
+    StatusLine,
+    Template,
+    cause_line,
+    every,
+    field_line,
+    first,
+    header_line,
+    lines,
+    nested,
+    outcome_rule,
+    status_line,
+)
+from worker.providers.http import (
+    HttpClient,
+    classify_http,
+    excerpt,
+    mask_digits,
+    seconds,
+    secret_forms,
+    unreadable,
+    without,
+)
+
+PRESETS = Path(__file__).parent / "presets"
+ROWS = 1_000  # of one callback
+TEXT = 65_536  # characters of a reply
+REPORTED = "sms_undelivered"  # the cause of a failure that the gateway does not explain
+
+# The settings that describe a gateway, with what holds when nothing is said. One row, one line of the form.
+MAPPING = (
+    Field("method", "choice", False, "POST", ("POST", "GET", "PUT"), "request"),
+    Field("auth", "choice", False, "none", ("none", "basic", "bearer", "query"), "request"),
+    Field("headers", "lines", False, group="request"),
+    Field("body", "choice", False, "form", ("form", "json", "query"), "request"),
+    Field("fields", "lines", False, "to = {to}\ntext = {text}\nfrom ?= {from}", group="request"),
+    Field("split", "choice", False, "gateway", ("gateway", "pairs"), "request"),
+    Field("rules", "lines", False, "status 2xx -> ok", group="outcome"),
+    Field("id", "text", False, "own", group="outcome"),
+    Field("code", "text", False, group="outcome"),
+    Field("reason", "text", False, group="outcome"),
+    Field("dlr_url", "text", False, "{status_url}?ref={ref}", group="report"),
+    Field("report_from", "choice", False, "auto", ("auto", "query", "form", "json"), "report"),
+    Field("report_rows", "text", False, group="report"),
+    Field("report_if", "text", False, group="report"),
+    Field("report_id", "text", False, "id", group="report"),
+    Field("report_ref", "text", False, "query.ref", group="report"),
+    Field("report_status", "text", False, "status", group="report"),
+    Field("report_map", "lines", False, "delivered = delivered\nundelivered = failed", group="report"),
+    Field("report_code", "text", False, group="report"),
+    Field("report_causes", "lines", False, group="report"),
+    Field("report_time", "text", False, group="report"),
+    Field("reply_from", "choice", False, "auto", ("auto", "query", "form", "json"), "reply"),
+    Field("reply_rows", "text", False, group="reply"),
+    Field("reply_id", "text", False, "id", group="reply"),
+    Field("reply_phone", "text", False, "from", group="reply"),
+    Field("reply_text", "text", False, "text", group="reply"),
+    Field("reply_hex", "text", False, group="reply"),
+    Field("reply_hex_if", "text", False, "*", group="reply"),
+    Field("reply_time", "text", False, group="reply"),
+    Field("reply_part", "text", False, group="reply"),
+    Field("check_url", "text", False, group="advanced"),
+    Field("check_rules", "lines", False, group="advanced"),
+    Field("answer_status", "integer", False, 200, group="advanced"),
+    Field("answer", "text", False, group="advanced"),
+    Field("concurrent", "integer", False, group="advanced"),
+    Field("hmac_header", "text", False, group="advanced"),
+    Field("hmac_algorithm", "choice", False, "sha256", ("sha256", "sha1", "sha512"), "advanced"),
+    Field("hmac_encoding", "choice", False, "hex", ("hex", "base64"), "advanced"),
+    Field("hash_path", "text", False, group="advanced"),
+    Field("hash_recipe", "text", False, group="advanced"),
+    Field("hash_algorithm", "choice", False, "md5", ("md5", "sha1", "sha256"), "advanced"),
+    Field("callback_secret", "secret", False, group="advanced"),
+    Field("callback_addresses", "lines", False, group="advanced"),
+)
+# The settings that are more than a word, and how each is read.
+READERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("url", "dlr_url", "hash_recipe", "check_url"), Template),
+    **dict.fromkeys(("report_if", "reply_hex_if"), Condition),
+    "id": IdRule,
+    "headers": lambda text: [header_line(line) for line in lines(text)],
+    "fields": lambda text: [field_line(line) for line in lines(text)],
+    "rules": lambda text: [outcome_rule(line) for line in lines(text)],
+    "check_rules": lambda text: [outcome_rule(line) for line in lines(text)],
+    "report_map": lambda text: [status_line(line) for line in lines(text)],
+    "report_causes": lambda text: [cause_line(line) for line in lines(text)],
+    "callback_addresses": lambda text: [_network(line) for line in lines(text)],
+}
+_WHOLE = frozenset({"base_url", "status_url"})
+_DIGITS = re.compile(r"\+?[\d\s().-]{7,25}")
+
+
+class HttpGateway(Provider):
+    """A gateway as its settings describe it."""
+
+    key = "http"
+    kind = "sms"
+    label = "HTTP gateway"
+    supports = frozenset({"reports", "inbound"})
+    callback_methods = frozenset({"GET", "POST"})
+    fields = (
+        Field("url"),
+        Field("username", required=False),
+        Field("password", "secret", False),
+        Field("token", "secret", False),
+        Field("sender", required=False),
+        *MAPPING,
+    )
+    docs: ClassVar[str] = ""  # the name under which the vendor's documentation is found
+    pasted: ClassVar[Mapping[str, str]] = {}  # templates of the callback addresses, with the gateway's placeholders
+
+    def __post_init__(self) -> None:
+        self.http = HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()))
+        self._fields = {f.name: f for f in self.fields}
+        faulty = self.faults(self.settings)
+        self._faulty = faulty[0] if faulty else None
+        try:
+            self._read = {name: _read(name, self._setting(name)) for name in READERS}
+        except Faulty:
+            self._read = {}
+        secrets = [self._setting(f.name) for f in self.fields if f.secret]
+        self._hidden = secret_forms(self._setting("username"), secrets)
+        wanted = {"remote-addr"} if self._setting("callback_addresses") else set()
+        header = self._setting("hmac_header").lower()
+        self.callback_headers = frozenset(wanted | ({header} if header else set()))
+
+    # --- settings ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def faults(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+        found = []
+        for f in cls.fields:
+            text = _given(f, settings)
+            if f.required and not text:
+                found.append((f.name, ""))
+            elif (f.choices and text not in f.choices) or (f.kind == "integer" and not re.fullmatch(r"\d{0,6}", text)):
+                found.append((f.name, text))
+            elif f.name in READERS:
+                try:
+                    read = _read(f.name, text)
+                    if f.name == "fields" and _given_of(cls.fields, "body", settings) == "json":
+                        nested([(field.name, "") for field in read])
+                except Faulty as error:
+                    found.append((f.name, str(error)))
+        for name in ("base_url", "url"):
+            text = _given_of(cls.fields, name, settings)
+            if text and not text.startswith(("https://", "http://", "{base_url}")):
+                found.append((name, text))
+        return found
+
+    def _setting(self, name: str) -> str:
+        f = self._fields.get(name)
+        return "" if f is None else _given(f, self.settings)
+
+    def _masked(self, text: str) -> str:
+        return without(text, self._hidden)
+
+    # --- sending ----------------------------------------------------------------------------------------
+
+    def send(self, out: Outgoing) -> Accepted:
+        self._usable()
+        parts = self._parts(out)
+        identity = self._hand_over(out, *parts[0])
+        for text, udh in parts[1:]:
+            try:
+                self._hand_over(out, text, udh)
+            except SendError as error:
+                # The beginning is on its way: whatever this means, nobody may send the whole again by itself.
+                raise SendError(UNCLEAR, error.cause, error.detail, http_status=error.http_status) from None
+        return Accepted(identity)
+
+    def _hand_over(self, out: Outgoing, text: str, udh: str) -> str:
+        answer = self._request(*self._call(self._values(out, text, udh)))
+        facts = _facts(answer)
+        if not self._judge(answer, facts, self._read["rules"]):
+            raise unreadable(answer, self._hidden)
+        rule: IdRule = self._read["id"]
+        identity = out.token if rule.own else rule.of(facts)
+        if not identity:
+            raise unreadable(answer, self._hidden)
+        return identity
+
+    def _parts(self, out: Outgoing) -> list[tuple[str, str]]:
+        """What is sent, each with its header: the whole text, or parts where the gateway would cut a character
+        of two units in two."""
+        if self._setting("split") != "pairs" or not _would_be_cut(out.text):
+            return [(out.text, "")]
+        parts = segments.split(out.text)
+        # One reference for all parts; below 128, so that its byte is the same in every encoding.
+        reference = hashlib.sha256(out.token.encode()).digest()[0] % 127 + 1
+        return [
+            (part, "".join(map(chr, (5, 0, 3, reference, len(parts), at)))) for at, part in enumerate(parts, start=1)
+        ]
+
+    def _values(self, out: Outgoing, text: str, udh: str = "") -> dict[str, str]:
+        counted = segments.count(text)
+        wide = counted.encoding == "UCS-2"
+        account = {f.name: self._setting(f.name) for f in self.fields if not f.group}
+        values = {
+            **account,
+            "base_url": account.get("base_url", "").rstrip("/"),
+            "to": out.phone,
+            "to_digits": out.phone.lstrip("+"),
+            "text": text,
+            "text_gsm": "" if wide else text,
+            "text_hex": text.encode("utf-16-be", "replace").hex() if wide else "",
+            "from": account.get("sender", ""),
+            "ref": out.token,
+            "coding": "2" if wide else "0",
+            "segments": str(counted.segments),
+            "udh": udh,
+            "status_url": self.addresses.status,
+            "inbound_url": self.addresses.inbound if self.addresses.inbound.startswith("http") else "",
+        }
+        # As gateways do themselves, the report of a text that was cut is asked for with its first part.
+        public = self.addresses.status.startswith("http") and udh[-1:] in ("", "\x01")
+        values["dlr_url"] = self._read["dlr_url"].fill(values, _quoted, _WHOLE) if public else ""
+        return values
+
+    def _call(self, values: Mapping[str, str]) -> tuple[str, str, dict[str, str], bytes | None]:
+        """Method, address, headers and body of the request for one message."""
+        method, kind = self._setting("method"), self._setting("body")
+        url = self._read["url"].fill(values, _quoted, _WHOLE)
+        headers = self._headers(values)
+        given: list[FieldLine] = self._read["fields"]
+        kept = [line for line in given if not (line.optional and not line.template.fill(values))]
+        query: list[tuple[str, str]] = self._in_query()
+        body: bytes | None = None
+        if kind == "json" and method != "GET":
+            tree = nested([(line.name, line.template.value(values)) for line in kept])
+            body = json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+            headers.setdefault("Content-Type", "application/json")
+        elif kind == "form" and method != "GET":
+            body = _encoded([(line.name, line.template.fill(values)) for line in kept]).encode()
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        else:
+            query += [(line.name, line.template.fill(values)) for line in kept]
+        return method, _with_query(url, query), headers, body
+
+    def _headers(self, values: Mapping[str, str]) -> dict[str, str]:
+        headers = {line.name: line.template.fill(values) for line in self._read["headers"]}
+        if self._setting("auth") == "basic":
+            pair = _pair(self._setting("username"), self._setting("password"))
+            headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        elif self._setting("auth") == "bearer":
+            headers["Authorization"] = f"Bearer {self._setting('token')}"
+        return headers
+
+    def _in_query(self) -> list[tuple[str, str]]:
+        names = ("username", "password", "token") if self._setting("auth") == "query" else ()
+        return [(name, self._setting(name)) for name in names if self._setting(name)]
+
+    def _request(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
+        try:
+            return self.http.request(method, url, headers, body)
+        except SendError as error:
+            error.detail = self._masked(error.detail)
+            error.args = (self._masked(str(error)),)
+            raise error from None
+
+    def _usable(self) -> None:
+        if self._faulty is not None:
+            raise SendError(STOP_CHANNEL, "settings_invalid", self._masked(": ".join(filter(None, self._faulty))))
+
+    def _judge(self, answer: Answer, facts: Facts, rules: list[OutcomeRule]) -> bool:
+        """Whether the answer says yes; False when it is a 2xx that no rule knows. Raises SendError for any other:
+        by the first rule that holds, else by its status."""
+        retry_after = answer.headers.get("retry-after")
+        words = " ".join(filter(None, (self._said(facts, "code"), self._said(facts, "reason"))))
+        detail = self._masked(mask_digits(words)) if words else self._masked(excerpt(answer.body))
+        for condition, rule, cause in rules:
+            if condition.holds(facts):
+                if rule is None:
+                    return True
+                raise rule.error(cause, detail, http_status=answer.status, retry_after=seconds(retry_after))
+        by_status = classify_http(answer.status, retry_after, detail)
+        if by_status is not None:
+            raise by_status
+        return False
+
+    def _said(self, facts: Facts, name: str) -> str:
+        """What stands at the first of the places that a setting names."""
+        return next(filter(None, (first(facts.tree, path) for path in self._setting(name).split())), "")
+
+    def dry_run(self, out: Outgoing) -> str:
+        """The exact requests that this message would make, with secrets masked. Raises SendError for settings
+        that cannot be used; sends nothing."""
+        self._usable()
+        shown = []
+        for text, udh in self._parts(out):
+            method, url, headers, body = self._call(self._values(out, text, udh))
+            head = [f"{method} {url}", *(f"{name}: {value}" for name, value in headers.items())]
+            shown.append("\n".join([*head, *(["", body.decode("utf-8", "replace")] if body else [])]))
+        return self._masked("\n\n".join(shown))
+
+    def most(self) -> int | None:
+        given = self._setting("concurrent")
+        return max(1, int(given)) if given.isdigit() else None
+
+    def answerable(self) -> bool:
+        return super().answerable() and not any(character.isalpha() for character in self._setting("sender"))
+
+    # --- checking ---------------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        try:
+            if not self._ask():
+                return [Finding("warning", "not_checkable")]
+        except SendError as error:
+            return [Finding("error", error.cause, error.detail)]
+        return [Finding("ok", "account_found", self._setting("username") or self.label)]
+
+    def ping(self) -> None:
+        self._ask()
+
+    def _ask(self) -> bool:
+        """The harmless call, where there is one. Raises SendError when its answer is not a good one."""
+        self._usable()
+        template: Template = self._read["check_url"]
+        if not template.text:
+            return False
+        values = self._values(Outgoing("", ""), "")
+        url = _with_query(template.fill(values, _quoted, _WHOLE), self._in_query())
+        answer = self._request("GET", url, self._headers(values), None)
+        self._judge(answer, _facts(answer), [*self._read["check_rules"], *self._read["rules"]])
+        return True
+
+    # --- callbacks --------------------------------------------------------------------------------------
+
+    def verify(self, callback: RawCallback) -> bool:
+        """The address that nobody can guess has been found already; here what the gateway adds to it."""
+        if not self._read:
+            return False  # nobody could read it: the gateway brings it again
+        checks = (self._from_its_address, self._signed, self._hashed)
+        return all(check(callback) for check in checks)
+
+    def _from_its_address(self, callback: RawCallback) -> bool:
+        networks = self._read["callback_addresses"]
+        if not networks:
+            return True
+        try:
+            caller = ipaddress.ip_address(callback.headers.get("remote-addr", ""))
+        except ValueError:
+            return False
+        caller = getattr(caller, "ipv4_mapped", None) or caller
+        return any(caller in network for network in networks)
+
+    def _signed(self, callback: RawCallback) -> bool:
+        header, secret = self._setting("hmac_header").lower(), self._setting("callback_secret")
+        if not header:
+            return True
+        made = hmac.new(secret.encode(), callback.body, self._setting("hmac_algorithm")).digest()
+        wanted = base64.b64encode(made).decode() if self._setting("hmac_encoding") == "base64" else made.hex()
+        given = callback.headers.get(header, "").strip()
+        given = given.removeprefix(f"{self._setting('hmac_algorithm')}=")
+        return hmac.compare_digest(given.encode(), wanted.encode()) and bool(secret)
+
+    def _hashed(self, callback: RawCallback) -> bool:
+        path, secret = self._setting("hash_path"), self._setting("callback_secret")
+        if not path:
+            return True
+        tree = _tree(callback, "auto")
+        given = first(tree, path)
+        facts = {name: first(tree, name) for name in self._read["hash_recipe"].names}
+        text = self._read["hash_recipe"].fill({**facts, "secret": secret})
+        wanted = hashlib.new(self._setting("hash_algorithm"), text.encode(), usedforsecurity=False).hexdigest()
+        return hmac.compare_digest(given.lower().encode(), wanted.encode()) and bool(secret)
+
+    def reply_to(self, callback: RawCallback) -> tuple[int, bytes]:
+        status = self._setting("answer_status")
+        return int(status) if status.isdigit() and 200 <= int(status) < 300 else 200, self._setting("answer").encode()
+
+    def parse(self, callback: RawCallback) -> Iterator[StatusUpdate | InboundMessage]:
+        if not self._read:
+            self._usable()  # what was stored before a setting became unreadable stays marked with its error
+        if callback.path != "inbound":
+            found = False
+            for row in _rows(_tree(callback, self._setting("report_from")), self._setting("report_rows"), callback):
+                if self._status_of(row):
+                    found = True
+                    yield from self._report(row)
+            if found:
+                return
+        for row in _rows(_tree(callback, self._setting("reply_from")), self._setting("reply_rows"), callback):
+            yield from self._reply(row)
+
+    def _status_of(self, row: Mapping[str, Any]) -> str:
+        """The gateway's words for the status: one value, or several where the setting names several places."""
+        condition: Condition | None = self._read["report_if"]
+        if condition is not None and not condition.holds(Facts(text=first(row, "text"), tree=row)):
+            return ""
+        return " ".join(first(row, path) for path in self._setting("report_status").split()).strip()
+
+    def _report(self, row: Mapping[str, Any]) -> Iterator[StatusUpdate]:
+        said = self._status_of(row)
+        meaning: list[StatusLine] = self._read["report_map"]
+        known = next((line for line in meaning if line.pattern.matches(said)), None)
+        ref = first(row, self._setting("report_ref"))[:200] or None
+        identity = (ref if self._read["id"].own else first(row, self._setting("report_id"))[:200]) or None
+        if known is None or known.status == "ignored" or not (ref or identity):
+            return
+        code, detail = None, None
+        if known.status == "failed":
+            number = first(row, self._setting("report_code"))[:100]
+            table: list[CauseLine] = self._read["report_causes"]
+            listed = next((line.cause for line in table if number and line.pattern.matches(number)), "")
+            code = listed or known.cause or REPORTED
+            detail = mask_digits(f"{said} {number}".strip())[:500]
+        at = _time(first(row, self._setting("report_time")))
+        yield StatusUpdate(known.status, at, identity, ref, code, detail)
+
+    def _reply(self, row: Mapping[str, Any]) -> Iterator[InboundMessage]:
+        phone = _phone(first(row, self._setting("reply_phone")))
+        text = first(row, self._setting("reply_text"))
+        coded = first(row, self._setting("reply_hex"))
+        condition: Condition = self._read["reply_hex_if"]
+        if coded and condition.holds(Facts(text=text, tree=row)):
+            text = _wide(coded) or text
+        if not phone or not (text or every(row, self._setting("reply_text"))):
+            return
+        text = text[:TEXT].replace("\x00", "").encode("utf-8", "replace").decode()
+        at = first(row, self._setting("reply_time"))
+        identity = first(row, self._setting("reply_id"))[:200]
+        part = self._part(row)
+        if not identity:  # the same words at the same moment are a repeat, as far as anybody can tell
+            identity = "h" + hashlib.sha256(f"{phone}|{at}|{part}|{text}".encode()).hexdigest()[:40]
+        yield InboundMessage(identity, phone, _time(at), text=text, part=part)
+
+    def _part(self, row: Mapping[str, Any]) -> tuple[str, int, int] | None:
+        """Which part of a long reply this is, by the places of reference, number and total; None for a whole one."""
+        places = self._setting("reply_part").split()
+        found = [first(row, place) for place in places]
+        if len(found) != 3 or not found[0] or not all(re.fullmatch(r"\d{1,3}", number) for number in found[1:]):
+            return None
+        number, total = int(found[1]), int(found[2])
+        return (found[0][:50], number, total) if 1 <= number <= total and total > 1 else None
+
+    def paste(self) -> CallbackAddresses:
+        given = {
+            "webhook_url": self.addresses.webhook,
+            "status_url": self.addresses.status,
+            "inbound_url": self.addresses.inbound,
+        }
+        values = {**given, **{f.name: self._setting(f.name) for f in self.fields if not f.group and not f.secret}}
+        whole = frozenset(given)
+        ready = {
+            name: Template(self.pasted.get(name, f"{{{name}_url}}")).fill(values, _quoted, whole)
+            for name in ("webhook", "status", "inbound")
+        }
+        return CallbackAddresses(**ready)
+
+    def close(self) -> None:
+        self.http.close()
+
+
+# --- presets --------------------------------------------------------------------------------------------
+
+
+def preset(found: Mapping[str, Any]) -> type[HttpGateway]:
+    """A Provider class from the content of one preset file: key, label, docs, pace, supports, fields of the account
+    and the settings of MAPPING that are the gateway's own. Raises ValueError for what the form would not know."""
+    own = {name: "\n".join(value) if isinstance(value, list) else value for name, value in found["settings"].items()}
+    known = {"url", *(f.name for f in MAPPING)}
+    if strangers := set(own) - known:
+        raise ValueError(f"{found['key']}: {', '.join(sorted(strangers))}")
+    account = tuple(
+        Field(
+            f["name"], f.get("kind", "text"), f.get("required", True), f.get("default", ""), tuple(f.get("choices", ()))
+        )
+        for f in found["fields"]
+    )
+    url = Field("url", "text", False, own["url"], group="request")
+    mapping = (Field(f.name, f.kind, f.required, own.get(f.name, f.default), f.choices, f.group) for f in MAPPING)
+    data = {
+        "key": found["key"],
+        "label": found["label"],
+        "docs": found.get("docs", ""),
+        "pace": float(found.get("pace", 20)),
+        "supports": frozenset(found.get("supports", ("reports", "inbound"))),
+        "pasted": found.get("paste", {}),
+        "fields": (*account, url, *mapping),
+    }
+    return type("Preset_" + found["key"], (HttpGateway,), data)
+
+
+def presets(folder: Path = PRESETS) -> Iterable[type[HttpGateway]]:
+    """A Provider class for each file of the folder, by name."""
+    for path in sorted(folder.glob("*.json")):
+        yield preset(json.loads(path.read_text(encoding="utf-8")))
+
+
+# --- small parts ----------------------------------------------------------------------------------------
+
+
+def _given(f: Field, settings: Mapping[str, Any]) -> str:
+    """A setting as text: what was given, else the default; a lone - in the description of a gateway is nothing."""
+    value = settings.get(f.name)
+    text = str(f.default if value is None or value == "" else value)
+    text = text.strip() if f.kind != "secret" else text
+    return "" if f.group and text == "-" else text
+
+
+def _given_of(fields: Iterable[Field], name: str, settings: Mapping[str, Any]) -> str:
+    return next((_given(f, settings) for f in fields if f.name == name), "")
+
+
+def _read(name: str, text: str) -> Any:
+    if name == "report_if" and not text:
+        return None
+    try:
+        return READERS[name](text)
+    except Faulty:
+        raise
+    except (ValueError, RecursionError):
+        raise Faulty(text) from None
+
+
+def _network(line: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(line, strict=False)
+    except ValueError:
+        raise Faulty(line) from None
+
+
+def _pair(username: str, password: str) -> str:
+    return f"{username}:{password}"
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="", errors="replace")
+
+
+def _encoded(pairs: list[tuple[str, str]]) -> str:
+    return urlencode(pairs, quote_via=quote, safe="", errors="replace")
+
+
+def _with_query(url: str, pairs: list[tuple[str, str]]) -> str:
+    if not pairs:
+        return url
+    return f"{url}{'&' if urlsplit(url).query else '?'}{_encoded(pairs)}"
+
+
+def _would_be_cut(text: str) -> bool:
+    """Whether an equal cut every 67 units would go through a character of two units."""
+    if segments.count(text).encoding != "UCS-2":
+        return False
+    units = text.encode("utf-16-be", "replace")
+    borders = range(segments.UCS_PART * 2, len(units), segments.UCS_PART * 2)
+    return len(units) > segments.UCS_ONE * 2 and any(units[at] & 0xFC == 0xDC for at in borders)
+
+
+def _load(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _facts(answer: Answer) -> Facts:
+    return Facts(answer.status, answer.body.decode("utf-8", "replace"), {"json": _load(answer.body)})
+
+
+def _tree(callback: RawCallback, source: str) -> Any:
+    """What a callback says: its query, its form or its JSON; `auto` takes whatever there is."""
+    if source == "query" or (source == "auto" and not callback.body.strip()):
+        return dict(callback.query)
+    if source == "json" or (source == "auto" and callback.body.lstrip()[:1] in (b"{", b"[")):
+        return _load(callback.body)
+    pairs = parse_qsl(callback.body.decode("utf-8", "replace"), keep_blank_values=True)
+    try:
+        return nested([(re.sub(r"\[([^\[\]]*)\]", r".\1", name), value) for name, value in pairs[:ROWS]])
+    except Faulty:
+        return dict(pairs[:ROWS])
+
+
+def _rows(tree: Any, path: str, callback: RawCallback) -> Iterator[dict[str, Any]]:
+    """The items of one callback, each with the query of the address beside it."""
+    for row in (every(tree, path) if path else [tree])[:ROWS]:
+        if isinstance(row, str):
+            row = row.splitlines()
+        if isinstance(row, list):
+            row = {str(at): value for at, value in enumerate(row[:ROWS])}
+        yield {**(row if isinstance(row, dict) else {}), "query": dict(callback.query)}
+
+
+def _phone(text: str) -> str:
+    """A phone with its plus; a short number or a name as it is."""
+    text = text.strip()[:100]
+    digits = re.sub(r"\D", "", text)
+    return f"+{digits}" if _DIGITS.fullmatch(text) and 7 <= len(digits) <= 15 else text
+
+
+def _wide(coded: str) -> str:
+    try:
+        return bytes.fromhex(coded).decode("utf-16-be", "replace")
+    except ValueError:
+        return ""
+
+
+def _time(text: str) -> int:
+    """Milliseconds since the epoch; 0 when the gateway does not say or leaves the zone out."""
+    text = text.strip()
+    if re.fullmatch(r"\d{9,14}(\.\d+)?", text):
+        number = float(text)
+        number = number if number > 1e11 else number * clock.MS
+        return int(number) if 0 < number < 4_102_444_800_000 else 0
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return 0
+    return int(moment.timestamp() * clock.MS) if moment.tzinfo is not None else 0
