@@ -72,6 +72,8 @@ from worker.providers.http import (
 
 PRESETS = Path(__file__).parent / "presets"
 ROWS = 1_000  # of one callback
+PAIRS = 5_000  # names and values of one form
+ANSWERS = (200, 201, 202, 204)
 TEXT = 65_536  # characters of a reply
 REPORTED = "sms_undelivered"  # the cause of a failure that the gateway does not explain
 
@@ -159,7 +161,8 @@ class HttpGateway(Provider):
 
     def __post_init__(self) -> None:
         self.http = HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()))
-        self._fields = {f.name: f for f in self.fields}
+        self._given = {f.name: _given(f, self.settings) for f in self.fields}
+        self._account = {f.name: self._given[f.name] for f in self.fields if not f.group}
         faulty = self.faults(self.settings)
         self._faulty = faulty[0] if faulty else None
         try:
@@ -197,8 +200,7 @@ class HttpGateway(Provider):
         return found
 
     def _setting(self, name: str) -> str:
-        f = self._fields.get(name)
-        return "" if f is None else _given(f, self.settings)
+        return self._given.get(name, "")
 
     def _masked(self, text: str) -> str:
         return without(text, self._hidden)
@@ -243,16 +245,15 @@ class HttpGateway(Provider):
     def _values(self, out: Outgoing, text: str, udh: str = "") -> dict[str, str]:
         counted = segments.count(text)
         wide = counted.encoding == "UCS-2"
-        account = {f.name: self._setting(f.name) for f in self.fields if not f.group}
         values = {
-            **account,
-            "base_url": account.get("base_url", "").rstrip("/"),
+            **self._account,
+            "base_url": self._setting("base_url").rstrip("/"),
             "to": out.phone,
             "to_digits": out.phone.lstrip("+"),
             "text": text,
             "text_gsm": "" if wide else text,
             "text_hex": text.encode("utf-16-be", "replace").hex() if wide else "",
-            "from": account.get("sender", ""),
+            "from": self._setting("sender"),
             "ref": out.token,
             "coding": "2" if wide else "0",
             "segments": str(counted.segments),
@@ -416,7 +417,8 @@ class HttpGateway(Provider):
 
     def reply_to(self, callback: RawCallback) -> tuple[int, bytes]:
         status = self._setting("answer_status")
-        return int(status) if status.isdigit() and 200 <= int(status) < 300 else 200, self._setting("answer").encode()
+        usable = status.isdigit() and int(status) in ANSWERS
+        return int(status) if usable else 200, b"" if status == "204" else self._setting("answer").encode()
 
     def parse(self, callback: RawCallback) -> Iterator[StatusUpdate | InboundMessage]:
         if not self._read:
@@ -614,11 +616,14 @@ def _tree(callback: RawCallback, source: str) -> Any:
         return dict(callback.query)
     if source == "json" or (source == "auto" and callback.body.lstrip()[:1] in (b"{", b"[")):
         return _load(callback.body)
-    pairs = parse_qsl(callback.body.decode("utf-8", "replace"), keep_blank_values=True)
     try:
-        return nested([(re.sub(r"\[([^\[\]]*)\]", r".\1", name), value) for name, value in pairs[:ROWS]])
+        pairs = parse_qsl(callback.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=PAIRS)
+    except ValueError:
+        return None
+    try:
+        return nested([(re.sub(r"\[([^\[\]]*)\]", r".\1", name), value) for name, value in pairs])
     except Faulty:
-        return dict(pairs[:ROWS])
+        return dict(pairs)
 
 
 def _rows(tree: Any, path: str, callback: RawCallback) -> Iterator[dict[str, Any]]:
