@@ -65,9 +65,14 @@ class Smsc:
                 if one["event"] == event and all(one.get(name) == value for name, value in fields.items())
             ]
 
-    def submits(self, phone: str) -> list[Event]:
-        """What was handed over for one number, given with or without its plus."""
-        return [one for one in self.of("submit") if one["to"].lstrip("+") == phone.lstrip("+")]
+    def submits(self, phone: str, least: int = 1) -> list[Event]:
+        """What was handed over for one number, given with or without its plus; waits for that many."""
+
+        def found() -> list[Event]:
+            all_of_it = [one for one in self.of("submit") if one["to"].lstrip("+") == phone.lstrip("+")]
+            return all_of_it if len(all_of_it) >= least else []
+
+        return self.wait(found, f"{least} submits to {phone}")
 
     def wait(self, find: Callable[[], list[Event]], what: str, seconds: float = 15.0) -> list[Event]:
         """`find()` as soon as it is not empty."""

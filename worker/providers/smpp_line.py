@@ -120,7 +120,7 @@ class Line:
         self._receive: Receive | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closing = self._ended = False
         self._failure: Failure | None = None  # why there is no connection, after a try
         self._inbox: deque[Waiter] = deque()
         self._bell, self._ear = socket.socketpair()
@@ -178,11 +178,13 @@ class Line:
     def close(self) -> None:
         """Unbind; what has no answer after that is unclear. Waits about as long as that may take."""
         with self._lock:
-            self._closing = True
+            begun, self._closing = self._closing, True
             thread = self._thread
-        self._ring()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None:
+            self._ring()
             thread.join(self._timing.goodbye + 0.5)
+        elif not begun:
+            self._end()
 
     def _hand_over(self, waiter: Waiter, limit: float) -> None:
         self.open(None)
@@ -192,6 +194,8 @@ class Line:
             return
         self._inbox.append(waiter)
         self._ring()
+        if self._ended:
+            waiter.finish(CLOSED)
         if not waiter.wait(limit):
             # Ours is the last word: the line does not write a message that is finished.
             left = isinstance(waiter, Job) and waiter.left is not None
@@ -220,9 +224,9 @@ class Line:
                     continue
                 self._failure = None
                 log.info("bound to %s", session.smsc or "the SMSC")
-                good = self._kept(session)
-                tries = 0 if good else tries + 1
+                tries = 0 if self._kept(session) else tries
                 wait = self._backoff(tries)
+                tries += 1
         finally:
             self._end()
 
@@ -250,9 +254,8 @@ class Line:
 
     def _kept(self, session: Session) -> bool:
         """Use a connection until it is lost; whether it was worth having."""
-        taken = False
         try:
-            taken = self._serve(session)
+            self._serve(session)
         except Lost as error:
             log.warning("the line was lost: %s", error)
         except Exception:
@@ -260,9 +263,9 @@ class Line:
         finally:
             session.close()
             self._lost(session)
-        return taken or clock.monotonic() - session.began >= self._timing.proven
+        return session.proven or clock.monotonic() - session.began >= self._timing.proven
 
-    def _serve(self, session: Session) -> bool:
+    def _serve(self, session: Session) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._ear, selectors.EVENT_READ)
             selector.register(session.sock, selectors.EVENT_READ)
@@ -284,7 +287,6 @@ class Line:
                 if clock.monotonic() - session.heard > self._timing.silence:
                     raise Lost("silence")
             self._goodbye(session, selector)
-        return True
 
     def _until_next(self, session: Session) -> float:
         """Seconds until something is due that no socket announces."""
@@ -346,7 +348,9 @@ class Line:
             if job.left is None:
                 job.left = now
             if self._interval:
-                self._next_slot = max(self._next_slot, now - CATCH_UP) + self._interval
+                # A submit that is late by less than the system's own unrest keeps its place in the row.
+                late = now - self._next_slot
+                self._next_slot = (now if late > CATCH_UP else self._next_slot) + self._interval
             job.open += 1
             self._open[session.ask(job.pdus[part])] = Submit(job, part, now)
             session.flush()
@@ -366,13 +370,14 @@ class Line:
                 return job
         return None
 
-    def _answered(self, pdu: Pdu) -> None:
+    def _answered(self, session: Session, pdu: Pdu) -> None:
         submit = self._open.pop(pdu.sequence, None)
         if submit is None:
             return  # later than anybody waited
         job = submit.job
         job.open -= 1
         if pdu.status == smpp_wire.OK:
+            session.proven = self._taken_since = True
             self._taken(job, submit.part, pdu)
         else:
             self._refused(job, submit, pdu.status)
@@ -380,7 +385,6 @@ class Line:
             self._decide(job)
 
     def _taken(self, job: Job, part: int, pdu: Pdu) -> None:
-        self._taken_since = True
         try:
             if pdu.command == smpp_wire.NACK:
                 raise Unreadable("a refusal without a reason")
@@ -392,7 +396,8 @@ class Line:
         rule = smpp_errors.rule(status, self._meanings)
         if rule.slow_channel:
             self._slow_down(submit.at)
-        failure = Failure(rule, smpp_errors.cause(status), retry_after=self._slow if rule.slow_channel else rule.wait)
+        wait = self._slow if rule.slow_channel else rule.wait
+        failure = Failure(rule, smpp_errors.cause(status), smpp_wire.words(status), wait)
         if rule.outcome == LATER:
             job.again.append(submit.part)
         if job.refusal is None or job.refusal.rule.outcome == LATER:
@@ -494,7 +499,7 @@ class Line:
         if pdu.command == smpp_wire.DELIVER:
             self._deliver(session, pdu)
         elif pdu.command in (smpp_wire.SUBMIT | ANSWER, smpp_wire.NACK):
-            self._answered(pdu)
+            self._answered(session, pdu)
         elif pdu.command == smpp_wire.ENQUIRE | ANSWER:
             ping = self._enquiries.pop(pdu.sequence, None)
             if ping is not None:
@@ -542,11 +547,11 @@ class Line:
             session.flush()
             for pdu in session.read():
                 self._came(session, pdu)
-        session.bye(self._timing.goodbye / 2)
+        session.bye(self._timing.goodbye / 2, lambda pdu: self._came(session, pdu))
 
     def _end(self) -> None:
         with self._lock:
-            self._closing = True
+            self._closing = self._ended = True  # as well when the thread ends by a fault of its own
         self._give_up(CLOSED)
         for _ in range(RECEIVERS):
             self._intake.put(None)
