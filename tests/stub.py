@@ -125,6 +125,7 @@ class Provider:
     def __init__(self, log: Log, seed: int) -> None:
         self.log = log
         self.chance = random.Random(seed)
+        self.listener: asyncio.Server | None = None
         self.delay = (0.0, 0.0)
         self.rules: list[Rule] = []
         self.callbacks: dict[str, Any] = {}
@@ -146,6 +147,8 @@ class Provider:
             self.delay = tuple(given["delay"])
         if "callbacks" in given:
             self.callbacks = given["callbacks"]
+        if given.get("deaf") and self.listener is not None:
+            self.listener.close()  # whoever is connected stays so
         if given.get("report_all"):
             for one in self.accepted:
                 self._report(*one)
@@ -391,6 +394,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     server = await loop.create_server(
         lambda: Connection(provider), "127.0.0.1", arguments.port, ssl=context, backlog=512
     )
+    provider.listener = server
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -11,7 +11,7 @@ ROWS = {
     0: "settings clock phone segments",
     1: "db models migrations vault locks logs",
     2: "states optouts throttle rendering providers counters audit causes people breaker",
-    3: "backup broadcasts recipients sender delivery inbox reports channels retention watchdog",
+    3: "backup broadcasts recipients sender lines proofs delivery inbox reports channels retention watchdog",
     4: "tasks __main__",
 }
 # The tables name statuses that come from the state tables, which are pure data.

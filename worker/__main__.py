@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from worker import broadcasts, channels, clock, counters, db, delivery, locks, migrations, recipients, settings, tasks
+from worker import broadcasts, clock, counters, db, delivery, locks, migrations, recipients, settings, tasks
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.sender import Sender
@@ -36,7 +36,8 @@ class WorkerProcess:
             delivery.recover(options)  # before this process has an id, so that no row can be its own
             self.owner = self._register()
         self.sender = Sender(options, self.owner)
-        self.providers = channels.Providers(options)
+        # The same objects that send: a line is one connection for both ways.
+        self.providers = self.sender.providers
         tasks.configure(options, self.owner, self.sender.wake)
         self._threads = [
             threading.Thread(target=self._loop, args=(name, step, pause), name=name, daemon=True)
@@ -44,6 +45,7 @@ class WorkerProcess:
                 ("heartbeat", self._beat, BEAT_EVERY),
                 ("tick", self._tick, TICK),
                 ("callbacks", self._callbacks, DRAIN_PAUSE),
+                ("lines", self.sender.lines.keep, TICK),
                 ("leftovers", self._leftovers, TICK),
                 ("templates", self._templates, TICK),
                 ("counters", self._check_counters, TICK),
@@ -118,6 +120,7 @@ class WorkerProcess:
     def _forget(self) -> None:
         """Raw callbacks live for a week after they were applied, reports of unknown messages for 72 hours."""
         delivery.forget_orphans()
+        delivery.join_late_parts()
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",

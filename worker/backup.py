@@ -302,10 +302,14 @@ def _keep_opt_outs(old: Path) -> None:
         return
     try:
         with contextlib.closing(sqlite3.connect(old)) as before:
-            found = before.execute("SELECT phone, reason, source, at FROM opt_out").fetchall()
+            found = before.execute("SELECT phone, scope, reason, source, at FROM opt_out").fetchall()
     except sqlite3.Error:
         return  # a database that is damaged, or of another time, has nothing to add
-    db.many("INSERT INTO opt_out (phone, reason, source, at) VALUES (?, ?, ?, ?) ON CONFLICT (phone) DO NOTHING", found)
+    db.many(
+        "INSERT INTO opt_out (phone, scope, reason, source, at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (phone, scope) DO NOTHING",
+        found,
+    )
 
 
 def _swap_in(settings: Settings, stage: Path) -> Path | None:

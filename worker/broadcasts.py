@@ -391,6 +391,14 @@ def content(broadcast: Broadcast) -> rendering.Content | None:
     )
 
 
+def is_marketing(broadcast: Broadcast) -> bool:
+    """Whether it advertises, as the provider sees it: such messages do not reach who stopped marketing there."""
+    if broadcast.channel is None or not broadcast.template_name:
+        return False
+    found = channels.template(broadcast.channel.id, broadcast.template_name, broadcast.template_language or "")
+    return found is not None and found.category == "MARKETING"
+
+
 def mobile_only(broadcast: Broadcast) -> bool:
     """Whether fixed-line numbers are refused: an SMS cannot reach them, WhatsApp can."""
     return broadcast.channel is not None and broadcast.channel.kind == "sms"
@@ -610,6 +618,12 @@ def stop(broadcast: Broadcast, actor: str) -> Broadcast:
 def stop_by_itself(broadcast_id: int, reason: str, **detail: Any) -> bool:
     """Stop with a cause, inside the caller's transaction; False when it was not running."""
     return advance(broadcast_id, "stop", stop_reason=reason, stop_detail=detail or None, stopped_at=clock.now())
+
+
+def stop_all(channel_id: int, cause: str, detail: str = "") -> None:
+    """Stop the running broadcasts of a channel that is out of use, inside the caller's transaction."""
+    for (broadcast_id,) in db.rows("SELECT id FROM broadcast WHERE channel_id = ? AND state = 'running'", [channel_id]):
+        stop_by_itself(broadcast_id, "channel", cause=cause, text=detail)
 
 
 def resume(broadcast: Broadcast, actor: str) -> Broadcast:

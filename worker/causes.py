@@ -70,7 +70,7 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "access_refused": (YOU, True, "0 190 http_401 sms_bad_token 20003 smpp_0x0d smpp_0x0e smpp_0x0f"),
     "permission_missing": (YOU, True, "3 10 200 131005 http_403"),
     "no_money": (YOU, True, "131042 http_402 sms_no_balance"),
-    "account_blocked": (YOU, True, "368 131031"),
+    "account_blocked": (YOU, True, "368 131031 account_event"),
     "sender_limited": (YOU, True, "131048"),
     "category_limit": (PASSES, True, "131064"),
     "payment_terms": (YOU, True, "134011"),
@@ -105,7 +105,8 @@ CAUSES: dict[str, Cause] = {
 }
 
 # The person said stop to the vendor: the number belongs on our stop list as well.
-OPTS_OUT = frozenset({"131050", "sms_opted_out", "21610"})
+# From what: all of it, or what advertises.
+OPTS_OUT = {"131050": "marketing", "sms_opted_out": "all", "21610": "all"}
 
 _HTTP = re.compile(r"http_(\d)\d\d")
 

@@ -154,6 +154,18 @@ def stop(channel_id: int, cause: str, detail: str = "") -> None:
     ).execute()
 
 
+def of_account(channel_id: int) -> list[int]:
+    """This channel and all others of the same account at the vendor."""
+    return [
+        row[0]
+        for row in db.rows(
+            "SELECT c.id FROM channel c JOIN channel me ON me.id = ?"
+            " WHERE c.id = me.id OR (c.account <> '' AND c.account = me.account AND c.provider = me.provider)",
+            [channel_id],
+        )
+    ]
+
+
 def switch_on(channel_id: int) -> None:
     """Put a stopped channel back into use; its broadcasts stay stopped until a person resumes them."""
     with db.write():

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import peewee
 
-from worker import audit, broadcasts, causes, channels, clock, counters, db, optouts
+from worker import audit, broadcasts, causes, channels, clock, counters, db, optouts, proofs
 from worker.locks import is_alive
-from worker.models import Broadcast, Callback, Channel, RecipientFile
+from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
-from worker.providers.base import InboundMessage, RawCallback, StatusUpdate
+from worker.providers.base import (
+    REFUSED,
+    STOP_BROADCAST,
+    STOP_CHANNEL,
+    InboundMessage,
+    Notice,
+    Provider,
+    RawCallback,
+    StatusUpdate,
+)
 from worker.settings import Settings
 from worker.states import BROADCAST, REPORT_LIFE, move
 
 log = logging.getLogger("molva.delivery")
 
-BATCH = 200
+BATCH = 1_000
+KEPT_HEADERS = ("content-type",)
 ALIVE = 10 * clock.SECOND
 STEP = 1_000
-PROOFS = ("sent", "delivered", "read")
 # What we hold to have surely not left: a report of it speaks against us and changes nothing.
 UNTOUCHED = ("queued", "failed", "cancelled", "skipped")
+PART = {"sent": "sent", "held": "sent", "delivered": "delivered", "read": "delivered", "failed": "failed"}
 ACTIONS = {"sent": "accept", "delivered": "deliver", "read": "read", "failed": "bounce", "held": "hold"}
 
 
-Items = list[StatusUpdate | InboundMessage]
+PARTS_WAIT = 5 * clock.MINUTE
+APPROVED_AGAIN = {"REINSTATED": "APPROVED", "UNARCHIVED": "APPROVED"}
+# The causes that a send call would have been refused with.
+TEMPLATE_CAUSES, TEMPLATE_CAUSE = {"PAUSED": "132015", "FLAGGED": "132015"}, "132016"
+
+Items = list[StatusUpdate | InboundMessage | Notice]
+Beyond = Callable[[str], str]  # what a code in a report means beyond its message, as Provider.outcome says
 
 # --- callbacks --------------------------------------------------------------------------------------
 
@@ -43,7 +59,8 @@ def receive_all(callbacks: Iterable[tuple[int, RawCallback, int]]) -> None:
             channel_id,
             callback.path,
             json.dumps(dict(callback.query)) if callback.query else "",
-            json.dumps(dict(callback.headers)),
+            # Signatures and secrets have been looked at and are not kept.
+            json.dumps({name: callback.headers[name] for name in KEPT_HEADERS if name in callback.headers}),
             callback.body,
             received_at,
         )
@@ -61,55 +78,133 @@ def apply_waiting(providers: channels.Providers) -> int:
 
     Each callback stands alone: one that cannot be read is marked with its error and loses no other.
     """
-    waiting = list(Callback.select().where(Callback.processed_at.is_null()).order_by(Callback.id).limit(BATCH))
+    waiting = [_Stored(*row) for row in db.rows(_WAITING, [BATCH])]
     if not waiting:
         return 0
-    by_id = {c.id: c for c in Channel.select().where(Channel.id.in_({w.channel_id for w in waiting}))}
-    read: list[tuple[Callback, Items, str | None]] = []
-    for callback in waiting:
+    of_channel = _Providers(providers)
+    read: list[_Read] = []
+    for stored in waiting:
         items: Items = []
         error = None
+        beyond: Beyond = _nothing_beyond
         try:
-            provider = providers.get(by_id[callback.channel_id])
-            items.extend(provider.parse(_raw(callback)))
+            provider = of_channel[stored.channel_id]
+            beyond = provider.outcome
+            raw = stored.raw()
+            items.extend(provider.parse(raw))
+            items.extend(provider.notices(raw))
         except Exception as problem:
-            log.exception("callback %d cannot be read", callback.id)
+            log.exception("callback %d cannot be read", stored.id)
             error = type(problem).__name__
-        read.append((callback, items, error))
+        read.append(_Read(stored, items, error, beyond))
     try:
-        _store_applied(read, _apply_items)
+        _apply_together(read)
     except peewee.OperationalError:
         raise  # the storage, not what is to be stored: all of it waits for the next look
     except Exception:
         log.warning("a callback holds something that cannot be applied: each item is taken by itself")
-        _store_applied(read, _apply_each)
+        _apply_apart(read)
     return len(waiting)
 
 
-def _store_applied(
-    read: list[tuple[Callback, Items, str | None]], apply: Callable[[int, Items, int], str | None]
-) -> None:
+_WAITING = (
+    "SELECT id, channel_id, path, query, headers, body, received_at FROM callback WHERE processed_at IS NULL"
+    " ORDER BY id LIMIT ?"
+)
+
+
+class _Providers(dict[int, Provider]):
+    """The Provider of each channel of a batch, looked up once."""
+
+    def __init__(self, providers: channels.Providers) -> None:
+        super().__init__()
+        self._providers = providers
+
+    def __missing__(self, channel_id: int) -> Provider:
+        provider = self[channel_id] = self._providers.get(Channel.get_by_id(channel_id))
+        return provider
+
+
+@lru_cache(64)
+def _headers(text: str) -> Mapping[str, str]:
+    found: Mapping[str, str] = json.loads(text)
+    return found
+
+
+class _Stored(NamedTuple):
+    """A callback as it lies in the table."""
+
+    id: int
+    channel_id: int
+    path: str
+    query: str
+    headers: str | None
+    body: bytes
+    received_at: int
+
+    def raw(self) -> RawCallback:
+        query = json.loads(self.query) if self.query else {}
+        headers = _headers(self.headers) if self.headers else {}
+        return RawCallback("POST", self.path, query, headers, bytes(self.body))
+
+
+class _Read(NamedTuple):
+    """A stored callback and what it says."""
+
+    stored: _Stored
+    items: Items
+    error: str | None
+    beyond: Beyond
+
+
+def _nothing_beyond(_code: str) -> str:
+    return REFUSED
+
+
+def _apply_together(read: list[_Read]) -> None:
+    """All of a batch in one transaction, the ordinary reports with a few statements."""
     with db.write():
-        for callback, items, error in read:
-            bad = apply(callback.channel_id, items, callback.received_at)
-            db.execute(
-                "UPDATE callback SET processed_at = ?, error = ? WHERE id = ?", [clock.now(), error or bad, callback.id]
-            )
+        beyond = {one.stored.channel_id: one.beyond for one in read}
+        left = proofs.apply(
+            proofs.Report(one.stored.channel_id, item, one.stored.received_at)
+            for one in read
+            for item in one.items
+            if isinstance(item, StatusUpdate)
+        )
+        for report in left:
+            apply_updates(report.channel_id, [report.update], report.received_at, beyond[report.channel_id])
+        for one in read:
+            for item in one.items:
+                if not isinstance(item, StatusUpdate):
+                    _apply_item(one, item)
+        _mark_applied([(one.error, one.stored.id) for one in read])
 
 
-def _apply_items(channel_id: int, items: Items, received_at: int) -> None:
-    apply_updates(channel_id, [item for item in items if isinstance(item, StatusUpdate)], received_at)
-    for item in items:
-        if isinstance(item, InboundMessage):
-            receive_inbound(channel_id, item, received_at)
+def _apply_apart(read: list[_Read]) -> None:
+    """As `_apply_together`, but a bad item loses none of its neighbours; its fault stands with the callback."""
+    with db.write():
+        marks = []
+        for one in read:
+            fault = None
+            for item in one.items:
+                fault = _stands(partial(_apply_item, one), item) or fault
+            marks.append((one.error or fault, one.stored.id))
+        _mark_applied(marks)
 
 
-def _apply_each(channel_id: int, items: Items, received_at: int) -> str | None:
-    """As `_apply_items`, but a bad item loses none of its neighbours; the name of the last fault."""
-    fault = None
-    for item in items:
-        fault = _stands(lambda one: _apply_items(channel_id, [one], received_at), item) or fault
-    return fault
+def _apply_item(one: _Read, item: StatusUpdate | InboundMessage | Notice) -> None:
+    channel_id, received_at = one.stored.channel_id, one.stored.received_at
+    if isinstance(item, StatusUpdate):
+        apply_updates(channel_id, [item], received_at, one.beyond)
+    elif isinstance(item, InboundMessage):
+        receive_inbound(channel_id, item, received_at)
+    else:
+        heed(channel_id, item)
+
+
+def _mark_applied(marks: list[tuple[str | None, int]]) -> None:
+    now = clock.now()
+    db.many("UPDATE callback SET processed_at = ?, error = ? WHERE id = ?", [(now, *mark) for mark in marks])
 
 
 def _stands(apply: Callable[[Any], None], item: Any) -> str | None:
@@ -125,27 +220,24 @@ def _stands(apply: Callable[[Any], None], item: Any) -> str | None:
     return None
 
 
-def _raw(callback: Callback) -> RawCallback:
-    query = json.loads(callback.query) if callback.query else {}
-    return RawCallback("POST", callback.path, query, callback.headers or {}, bytes(callback.body))
-
-
-def apply_updates(channel_id: int, updates: Iterable[StatusUpdate], received_at: int) -> None:
+def apply_updates(
+    channel_id: int, updates: Iterable[StatusUpdate], received_at: int, beyond: Beyond = _nothing_beyond
+) -> None:
     """Apply delivery reports, inside the caller's transaction. Repeats change nothing; status only moves up."""
-    deltas: dict[tuple[int, int, int, str], int] = {}
+    deltas: counters.Deltas = {}
     for update in updates:
         if update.status not in ACTIONS:
             raise ValueError(f"{update.status} is no status of a report")
         found = _find(channel_id, update)
-        dedupe = _dedupe(update)
-        update = update if update.at else replace(update, at=received_at)
+        dedupe = proofs.dedupe(update)
+        update = proofs.timed(update, received_at)
         made = db.execute(
             "INSERT INTO delivery_report (channel_id, message_id, provider_id, token, status, at, received_at,"
-            " code, detail, dedupe) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " code, detail, dedupe, also) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (channel_id, dedupe) DO NOTHING RETURNING id",
             [
                 channel_id,
-                found[0] if found else None,
+                found.id if found else None,
                 update.provider_id,
                 update.token,
                 update.status,
@@ -154,56 +246,114 @@ def apply_updates(channel_id: int, updates: Iterable[StatusUpdate], received_at:
                 update.code,
                 update.detail,
                 dedupe,
+                json.dumps({"ids": update.also, "phone": update.phone}) if update.also else None,
             ],
         ).fetchone()
         if made is not None and found is not None:
             effect = _apply(found, update, deltas)
             db.execute("UPDATE delivery_report SET effect = ? WHERE id = ?", [effect, made[0]])
+            if effect == "moved" and update.status == "failed":
+                _stop_beyond(channel_id, found, update, beyond)
     counters.add(deltas)
 
 
-def _dedupe(update: StatusUpdate) -> str:
-    facts = f"{update.provider_id}|{update.token}|{update.status}|{update.at}|{update.code}"
-    return hashlib.sha256(facts.encode()).hexdigest()[:40]
+def _stop_beyond(channel_id: int, found: _Found, update: StatusUpdate, beyond: Beyond) -> None:
+    """Stop the broadcast or the channel where a report's code says that the others would fare no better.
+
+    A person who has mended it and gone on since the message left knows more than the report.
+    """
+    outcome = beyond(update.code or "")
+    if outcome == REFUSED:
+        return
+    fresh = db.value(
+        "SELECT 1 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
+        " WHERE m.id = ? AND b.state = 'running' AND m.sending_at >= b.updated_at",
+        [found.id],
+    )
+    if fresh and outcome == STOP_BROADCAST:
+        broadcasts.stop_by_itself(found.broadcast_id, "refused", cause=update.code, text=update.detail)
+    elif fresh:
+        channels.stop(channel_id, update.code or "", update.detail or "")
+        broadcasts.stop_all(channel_id, update.code or "", update.detail or "")
+
+
+class _Found(NamedTuple):
+    """The message that a report speaks of. `earlier`: of an earlier try than its latest. `part`: of one part of
+    it alone, by its row in the table of parts."""
+
+    id: int
+    broadcast_id: int
+    run: int
+    file_id: int
+    status: str
+    earlier: int = 0
+    part: int | None = None
 
 
 _FOUND = "m.id, m.broadcast_id, m.run, m.file_id, m.status"
+_OF_CHANNEL = "message m JOIN broadcast b ON b.id = m.broadcast_id"
 
 
-def _find(channel_id: int, update: StatusUpdate) -> tuple[Any, ...] | None:
-    """The message a report speaks of, by our token, else by the provider's id on this channel; at the end
-    whether it speaks of an earlier try than the latest."""
+def _find(channel_id: int, update: StatusUpdate) -> _Found | None:
+    """The message by our token, else by the provider's id on this channel, of the whole or of a part.
+
+    Another spelling of the id counts only for a message to the same person: it may be somebody else's id as well.
+    """
+    ids: list[tuple[str, str | None]] = [(update.provider_id, None)] if update.provider_id else []
+    ids += [(other, update.phone) for other in update.also]
+    for identity, phone in ids:
+        part = db.rows(
+            f"SELECT {_FOUND}, 0, p.id FROM part p JOIN message m ON m.id = p.message_id"  # noqa: S608
+            " WHERE p.channel_id = ? AND p.provider_id = ? AND m.phone = COALESCE(?, m.phone)",
+            [channel_id, identity, phone],
+        )
+        if part:
+            return _Found(*part[0])
     head = (update.token or "").partition(".")[0]
     if head.isascii() and head.isdigit() and len(head) < 18:
         found = db.rows(
-            f"SELECT {_FOUND}, m.token <> ? FROM message m JOIN broadcast b ON b.id = m.broadcast_id"  # noqa: S608
+            f"SELECT {_FOUND}, m.token <> ? FROM {_OF_CHANNEL}"  # noqa: S608
             " WHERE m.id = ? AND b.channel_id = ? AND (m.token = ? OR EXISTS"
             " (SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.token = ?))",
             [update.token, int(head), channel_id, update.token, update.token],
         )
         if found:
-            return found[0]
-    if update.provider_id:
+            return _Found(*found[0])
+    for identity, phone in ids:
         found = db.rows(
-            f"SELECT {_FOUND}, 0 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"  # noqa: S608
-            " WHERE m.provider_id = ? AND b.channel_id = ? ORDER BY m.id DESC LIMIT 1",
-            [update.provider_id, channel_id],
+            f"SELECT {_FOUND} FROM {_OF_CHANNEL}"  # noqa: S608
+            " WHERE m.provider_id = ? AND b.channel_id = ? AND m.phone = COALESCE(?, m.phone)"
+            " ORDER BY m.id DESC LIMIT 1",
+            [identity, channel_id, phone],
         )
         if found:
-            return found[0]
+            return _Found(*found[0])
     return None
 
 
-def _apply(found: tuple[Any, ...], update: StatusUpdate, deltas: dict[tuple[int, int, int, str], int]) -> str:
+def _of_all_parts(part: int, message_id: int, status: str) -> str:
+    """What one part's report means for its message: undelivered with the first, delivered with the last."""
+    target = PART[status]
+    # Upwards only, and proof of delivery beats a failure.
+    db.execute("UPDATE part SET status = ? WHERE id = ? AND status <> 'delivered'", [target, part])
+    states = {row[0] for row in db.rows("SELECT DISTINCT status FROM part WHERE message_id = ?", [message_id])}
+    if states == {"delivered"}:
+        return status
+    return "failed" if "failed" in states else "sent"
+
+
+def _apply(found: _Found, update: StatusUpdate, deltas: counters.Deltas) -> str:
     """Move one message; what the report changed: moved, kept or conflict.
 
     The end is the same in whatever order reports come: proof of delivery beats a failure.
     """
-    message_id, broadcast_id, run, file_id, status, earlier = found
+    message_id, broadcast_id, run, file_id, status, earlier, part = found
+    if part is not None:
+        update = replace(update, status=_of_all_parts(part, message_id, update.status), provider_id=None)
     if update.status == "failed" and earlier:
         return "kept"  # it says nothing of the try that a person asked for since
     target = move(ACTIONS[update.status], status)
-    if status == "queued" and update.status in PROOFS and _was_lost(message_id, update.token):
+    if status == "queued" and update.status in proofs.PROOFS and _was_lost(message_id, update.token):
         # A person chose "send again" while nobody could know. Now it is known, and nobody gets it twice.
         target = move(ACTIONS[update.status], "uncertain")
     if target is None and (status in UNTOUCHED or (update.status == "failed" and status in ("delivered", "read"))):
@@ -227,7 +377,7 @@ def _apply(found: tuple[Any, ...], update: StatusUpdate, deltas: dict[tuple[int,
                     " WHERE m.id = ?",
                     [message_id],
                 )[0]
-                optouts.record(phone, "provider", update.code or "", channel)
+                optouts.record(phone, "provider", update.code or "", channel, causes.OPTS_OUT[update.code or ""])
         else:
             sets += ["cause = NULL", "cause_text = NULL"]
         for name, change in ((status, -1), (target, 1)):
@@ -262,18 +412,34 @@ def _times(status: str) -> tuple[str, ...]:
     }[status]
 
 
+_SAME_PERSON = "m.phone = COALESCE(json_extract(d.also, '$.phone'), m.phone)"
+# One of these finds the message: its id, a part's id, another spelling of either, our token.
+_KNOWN = (
+    f"SELECT 1 FROM {_OF_CHANNEL} WHERE b.channel_id = d.channel_id AND m.provider_id = d.provider_id",  # noqa: S608
+    "SELECT 1 FROM part p WHERE p.channel_id = d.channel_id AND p.provider_id = d.provider_id",
+    (
+        f"SELECT 1 FROM json_each(d.also, '$.ids') j, {_OF_CHANNEL}"  # noqa: S608
+        f" WHERE b.channel_id = d.channel_id AND m.provider_id = j.value AND {_SAME_PERSON}"
+    ),
+    (
+        "SELECT 1 FROM json_each(d.also, '$.ids') j, part p JOIN message m ON m.id = p.message_id"  # noqa: S608
+        f" WHERE p.channel_id = d.channel_id AND p.provider_id = j.value AND {_SAME_PERSON}"
+    ),
+    (
+        f"SELECT 1 FROM {_OF_CHANNEL} WHERE b.channel_id = d.channel_id"  # noqa: S608
+        " AND m.id = CAST(d.token AS INTEGER) AND m.token = d.token"
+    ),
+)
+_ORPHANS = (
+    "SELECT d.id, d.channel_id, d.provider_id, d.token, d.status, d.at, d.code, d.detail, d.also"  # noqa: S608
+    " FROM delivery_report d WHERE d.message_id IS NULL AND d.received_at > ?"
+    f" AND ({' OR '.join(f'EXISTS ({known})' for known in _KNOWN)}) ORDER BY d.id LIMIT ?"
+)
+
+
 def join_orphans(limit: int = 500) -> int:
     """Apply reports that came before their message's id was known; how many were joined."""
-    found = db.rows(
-        "SELECT d.id, d.channel_id, d.provider_id, d.token, d.status, d.at, d.code, d.detail FROM delivery_report d"
-        " WHERE d.message_id IS NULL AND d.received_at > ? AND (EXISTS"
-        " (SELECT 1 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
-        " WHERE m.provider_id = d.provider_id AND b.channel_id = d.channel_id) OR EXISTS"
-        " (SELECT 1 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
-        " WHERE m.id = CAST(d.token AS INTEGER) AND m.token = d.token AND b.channel_id = d.channel_id))"
-        " ORDER BY d.id LIMIT ?",
-        [clock.now() - REPORT_LIFE, limit],
-    )
+    found = db.rows(_ORPHANS, [clock.now() - REPORT_LIFE, limit])
     if not found:
         return 0
     with db.write():
@@ -281,17 +447,18 @@ def join_orphans(limit: int = 500) -> int:
 
 
 def _join(orphan: tuple[Any, ...]) -> None:
-    id_, channel_id, provider_id, token, status, at, code, detail = orphan
-    update = StatusUpdate(status, at, provider_id, token, code, detail)
+    id_, channel_id, provider_id, token, status, at, code, detail, also = orphan
+    others: dict[str, Any] = json.loads(also) if also else {"ids": (), "phone": None}
+    update = StatusUpdate(status, at, provider_id, token, code, detail, tuple(others["ids"]), others["phone"])
     message = _find(channel_id, update)
     if message is None:
         return
     # First the join: it must be seen where a later proof marks earlier failures as a conflict.
     joined = db.execute(
-        "UPDATE delivery_report SET message_id = ? WHERE id = ? AND message_id IS NULL", [message[0], id_]
+        "UPDATE delivery_report SET message_id = ? WHERE id = ? AND message_id IS NULL", [message.id, id_]
     )
     if joined.rowcount:
-        deltas: dict[tuple[int, int, int, str], int] = {}
+        deltas: counters.Deltas = {}
         effect = _apply(message, update, deltas)
         counters.add(deltas)
         db.execute("UPDATE delivery_report SET effect = ? WHERE id = ?", [effect, id_])
@@ -309,7 +476,13 @@ def forget_orphans(limit: int = 5_000) -> int:
 
 
 def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> None:
-    """Store a person's message once, with the broadcast message it answers; a stop word opts out at once."""
+    """Store a person's message once, with the broadcast message it answers; a stop word opts out at once.
+
+    A part of a long reply waits for the others, PARTS_WAIT at the most.
+    """
+    if item.part is not None:
+        _keep_part(channel_id, item, received_at)
+        return
     answered = _answered(channel_id, item)
     made = db.execute(
         "INSERT INTO inbound (channel_id, provider_id, phone, name, kind, text, context, message_id, broadcast_id,"
@@ -331,6 +504,121 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
     ).fetchone()
     if made is not None and item.phone and optouts.is_stop_word(item.text):
         optouts.record(item.phone, "reply", item.text[:200], channel_id)
+
+
+def _keep_part(channel_id: int, item: InboundMessage, received_at: int) -> None:
+    reference, n, total = item.part or ("", 1, 1)
+    db.execute(
+        "INSERT INTO inbound_part (channel_id, provider_id, phone, reference, n, total, text, at, received_at, joined)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, FALSE) ON CONFLICT (channel_id, provider_id) DO NOTHING",
+        [channel_id, item.provider_id, item.phone, reference, n, total, item.text, item.at or received_at, received_at],
+    )
+    here = db.value(
+        "SELECT COUNT(DISTINCT n) FROM inbound_part"
+        " WHERE channel_id = ? AND phone = ? AND reference = ? AND total = ? AND NOT joined",
+        [channel_id, item.phone, reference, total],
+    )
+    if here >= total:
+        _join_parts(channel_id, item.phone, reference, total)
+
+
+def _join_parts(channel_id: int, phone: str, reference: str, total: int) -> None:
+    """Make one reply of the parts that are here, in their order."""
+    key = [channel_id, phone, reference, total]
+    where = "channel_id = ? AND phone = ? AND reference = ? AND total = ? AND NOT joined"
+    parts = db.rows(
+        f"SELECT provider_id, text, at, received_at, n FROM inbound_part WHERE {where} ORDER BY n, id",  # noqa: S608
+        key,
+    )
+    db.execute(f"UPDATE inbound_part SET joined = TRUE WHERE {where}", key)  # noqa: S608
+    texts = {part[4]: part[1] for part in reversed(parts)}
+    first = parts[0]
+    whole = InboundMessage(
+        first[0], phone, min(part[2] for part in parts), text="".join(texts[n] for n in sorted(texts))
+    )
+    receive_inbound(channel_id, whole, max(part[3] for part in parts))
+
+
+def join_late_parts() -> int:
+    """Show replies whose missing parts have not come for PARTS_WAIT; how many."""
+    late = db.rows(
+        "SELECT channel_id, phone, reference, total FROM inbound_part WHERE NOT joined"
+        " GROUP BY channel_id, phone, reference, total"
+        " HAVING MAX(received_at) < ? LIMIT 100",
+        [clock.now() - PARTS_WAIT],
+    )
+    if late:
+        with db.write():
+            for row in late:
+                _join_parts(*row)
+    with db.write():
+        db.execute("DELETE FROM inbound_part WHERE joined AND received_at < ?", [clock.now() - REPORT_LIFE])
+    return len(late)
+
+
+# --- what a callback says beyond single messages ----------------------------------------------------
+
+
+def heed(channel_id: int, notice: Notice) -> None:
+    """Act on what the provider says about templates, the account and people's choice, inside the caller's
+    transaction. Repeats change nothing."""
+    {
+        "template": _template_changed,
+        "category": _category_changed,
+        "marketing": _marketing_choice,
+        "account": _account_changed,
+        "limit": _limit_changed,
+        "number": _number_changed,
+    }[notice.subject](channel_id, notice)
+
+
+def _template_changed(channel_id: int, notice: Notice) -> None:
+    status = APPROVED_AGAIN.get(notice.status, notice.status)
+    key = [channel_id, notice.name, notice.language]
+    db.execute(
+        "UPDATE message_template SET status = ? WHERE channel_id = ? AND name = ? AND language = ?", [status, *key]
+    )
+    if notice.outcome != STOP_BROADCAST:
+        return
+    cause = TEMPLATE_CAUSES.get(notice.status, TEMPLATE_CAUSE)
+    for (broadcast_id,) in db.rows(
+        "SELECT id FROM broadcast WHERE state = 'running' AND channel_id = ? AND template_name = ?"
+        " AND template_language = ?",
+        key,
+    ):
+        broadcasts.stop_by_itself(broadcast_id, "refused", cause=cause, text=notice.status)
+
+
+def _category_changed(channel_id: int, notice: Notice) -> None:
+    db.execute(
+        "UPDATE message_template SET category = ? WHERE channel_id = ? AND name = ? AND language = ?",
+        [notice.status, channel_id, notice.name, notice.language],
+    )
+
+
+def _marketing_choice(channel_id: int, notice: Notice) -> None:
+    if notice.status == "stop":
+        optouts.record(notice.phone, "provider", "marketing_stopped", channel_id, optouts.MARKETING)
+    elif notice.status == "resume":
+        optouts.resume(notice.phone)
+
+
+def _account_changed(channel_id: int, notice: Notice) -> None:
+    if notice.outcome != STOP_CHANNEL:
+        return
+    for of_account in channels.of_account(channel_id):
+        channels.stop(of_account, "account_event", notice.status)
+        broadcasts.stop_all(of_account, "account_event", notice.status)
+
+
+def _limit_changed(channel_id: int, notice: Notice) -> None:
+    limit = int(notice.status)
+    for of_account in channels.of_account(channel_id):
+        db.execute("UPDATE channel SET vendor_limit = ? WHERE id = ?", [None if limit < 0 else limit, of_account])
+
+
+def _number_changed(channel_id: int, notice: Notice) -> None:
+    db.execute("UPDATE channel SET quality = ? WHERE id = ?", [notice.status, channel_id])
 
 
 def _answered(channel_id: int, item: InboundMessage) -> tuple[int, int] | None:

@@ -132,6 +132,9 @@ class Channel(Table):
     recent = CharField(default="")  # the last results, as worker.breaker keeps them
     opened_at = BigIntegerField(null=True)  # since when the circuit breaker is open
     probe_at = BigIntegerField(default=0)
+    account = CharField(default="", index=True)  # what channels of one account at the vendor have in common
+    vendor_limit = IntegerField(null=True)  # messages a day that the vendor allows, as it last said
+    quality = CharField(null=True)  # what the vendor last said about the sender
 
 
 class MessageTemplate(Table):
@@ -350,6 +353,7 @@ class DeliveryReport(Table):
     detail = TextField(null=True)
     effect = CharField(null=True)  # moved, kept, conflict
     dedupe = CharField()  # the same report again changes nothing
+    also = JSONField(null=True)  # other spellings of provider_id
 
     class Meta:
         indexes = ((("channel_id", "dedupe"), True), (("message_id",), False))
@@ -358,6 +362,18 @@ class DeliveryReport(Table):
 DeliveryReport.add_index(
     DeliveryReport.index(DeliveryReport.provider_id, name="delivery_report_orphan").where(SQL("message_id IS NULL"))
 )
+
+
+class Part(Table):
+    """One part of a long message, where the provider numbers and reports each of them alone."""
+
+    channel_id = IntegerField()
+    provider_id = CharField()
+    message_id = BigIntegerField(index=True)
+    status = CharField(default="sent")  # sent, delivered, failed
+
+    class Meta:
+        indexes = ((("channel_id", "provider_id"), True),)
 
 
 class Callback(Table):
@@ -397,14 +413,36 @@ class Inbound(Table):
         indexes = ((("channel_id", "provider_id"), True),)
 
 
-class OptOut(Table):
-    """A number that must not get broadcasts."""
+class InboundPart(Table):
+    """One part of a long reply, which waits for the others."""
 
-    phone = CharField(unique=True)
+    channel_id = IntegerField()
+    provider_id = CharField()
+    phone = CharField()
+    reference = CharField()  # what the parts of one reply have in common
+    n = IntegerField()
+    total = IntegerField()
+    text = TextField()
+    at = BigIntegerField()
+    received_at = BigIntegerField()
+    joined = BooleanField(default=False)  # kept for a while, so that a repeat is known as one
+
+    class Meta:
+        indexes = ((("channel_id", "provider_id"), True),)
+
+
+class OptOut(Table):
+    """A number that must not get broadcasts: none at all (scope all), or none that advertise (marketing)."""
+
+    phone = CharField()
+    scope = CharField(default="all")
     reason = TextField(default="")
     source = CharField()  # reply, provider, person
     channel_id = IntegerField(null=True)
     at = BigIntegerField()
+
+    class Meta:
+        indexes = ((("phone", "scope"), True),)
 
 
 TABLES: tuple[type[Table], ...] = (
@@ -426,7 +464,9 @@ TABLES: tuple[type[Table], ...] = (
     Departure,
     Attempt,
     DeliveryReport,
+    Part,
     Callback,
     Inbound,
+    InboundPart,
     OptOut,
 )

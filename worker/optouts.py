@@ -26,16 +26,31 @@ def is_stop_word(text: str) -> bool:
     return word in WORDS or word.translate(_LOOKALIKE) in _FOLDED
 
 
-def record(phone: str, source: str, reason: str = "", channel_id: int | None = None) -> None:
-    """Put a number on the stop list, inside the caller's transaction; a known one stays as it is."""
+ALL, MARKETING = "all", "marketing"
+
+
+def record(phone: str, source: str, reason: str = "", channel_id: int | None = None, scope: str = ALL) -> None:
+    """Put a number on the stop list, inside the caller's transaction; a known one stays as it is.
+
+    `scope`: ALL, or MARKETING for one that only does not want to be advertised to.
+    """
     db.execute(
-        "INSERT INTO opt_out (phone, reason, source, channel_id, at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (phone) DO NOTHING",
-        [phone, reason, source, channel_id, clock.now()],
+        "INSERT INTO opt_out (phone, scope, reason, source, channel_id, at) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (phone, scope) DO NOTHING",
+        [phone, scope, reason, source, channel_id, clock.now()],
     )
 
 
+def resume(phone: str) -> None:
+    """The person allowed marketing again at the provider, inside the caller's transaction.
+
+    A stop of one's own stays: only the person, or an operator with a reason, lifts that.
+    """
+    db.execute("DELETE FROM opt_out WHERE phone = ? AND scope = ? AND source = 'provider'", [phone, MARKETING])
+
+
 def opted_out_among(phones: Iterable[str]) -> set[str]:
-    """Which of these numbers (at most some thousands) are on the stop list."""
+    """Which of these numbers (at most some thousands) want no message at all."""
     given = json.dumps(list(phones))
-    return {p for (p,) in db.rows("SELECT phone FROM opt_out WHERE phone IN (SELECT value FROM json_each(?))", [given])}
+    sql = "SELECT phone FROM opt_out WHERE scope = ? AND phone IN (SELECT value FROM json_each(?))"
+    return {phone for (phone,) in db.rows(sql, [ALL, given])}

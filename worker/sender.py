@@ -20,7 +20,20 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from worker import breaker, broadcasts, causes, channels, clock, counters, db, delivery, optouts, rendering, throttle
+from worker import (
+    breaker,
+    broadcasts,
+    causes,
+    channels,
+    clock,
+    counters,
+    db,
+    delivery,
+    lines,
+    optouts,
+    rendering,
+    throttle,
+)
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.providers import base
 from worker.settings import Settings
@@ -52,7 +65,8 @@ JUMP = clock.MINUTE  # a clock that went back by more was set, not adjusted
 DAY = 24 * 60  # minutes over which a daily limit is counted
 # First those that were put off and whose time has come: a long list must not make them wait for its end.
 _NEXT = (
-    "SELECT * FROM (SELECT m.id, m.phone, m.row, m.tries, o.id FROM message m LEFT JOIN opt_out o ON o.phone = m.phone"
+    "SELECT * FROM (SELECT m.id, m.phone, m.row, m.tries,"
+    " (SELECT o.id FROM opt_out o WHERE o.phone = m.phone AND o.scope IN ('all', ?) LIMIT 1) FROM message m"
     " WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND {which} ORDER BY m.not_before, m.id LIMIT ?)"
 )
 CLAIM = " UNION ALL ".join(
@@ -91,6 +105,7 @@ class Result:
     action: str
     provider_id: str | None = None
     error: base.SendError | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -105,6 +120,7 @@ class Lane:
     run: int = 0
     text_version: int = 1
     content: rendering.Content | None = None
+    stopped_by: str = optouts.ALL  # what kind of opt-out keeps its messages back, beside the one from everything
     renderers: dict[int, Any] = field(default_factory=dict)
     in_flight: int = 0
     noted: float = 0.0  # when its speed was last written
@@ -144,6 +160,14 @@ class ChannelPlan(NamedTuple):
     probe_at: int
     settings: str
     secrets: bytes | None
+    provider: str
+    account: str
+    vendor_limit: int | None
+
+    @property
+    def daily(self) -> int | None:
+        """Messages that may leave within 24 hours: what was typed, or less where the vendor says so."""
+        return min((limit for limit in (self.per_day, self.vendor_limit) if limit), default=None)
 
     @property
     def breaker(self) -> breaker.Breaker:
@@ -169,6 +193,7 @@ class Sender:
         self.settings = settings
         self.owner = owner
         self.providers = channels.Providers(settings)
+        self.lines = lines.Lines(settings, self.providers)
         self._inbox: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lanes: dict[int, Lane] = {}
@@ -204,6 +229,7 @@ class Sender:
         self._thread.join(DRAIN + 2)
         for _ in self._threads:
             self._jobs.put(None)
+        self.lines.close()
 
     @property
     def alive(self) -> bool:
@@ -410,6 +436,10 @@ class Sender:
     def _claim_channel(self, channel_id: int, plans: list[Plan], free: int) -> list[Job]:
         channel = _channel(channel_id)
         lanes = [self._lane(plan) for plan in plans]
+        if not self.lines.may_send(channel_id, channel.provider):
+            for lane in lanes:
+                self._rest(lane, PAUSE)  # the process that keeps the line sends
+            return []
         now_ms, now_us = clock.now(), clock.now_us()
         gate = self._gate(channel, lanes, free, now_ms)
         if gate.code:
@@ -422,6 +452,8 @@ class Sender:
         if provider is None:
             return []
         budget = gate.budget
+        if (most := provider.most()) is not None:
+            budget = max(0, min(budget, most - self._busy[channel_id]))
         channel_slot = channel_step = 0
         if channel.per_second:
             channel_step = self._pace.interval(channel.per_second * 60)
@@ -497,7 +529,7 @@ class Sender:
         """What the channel as a whole allows: its state, its provider's wish, the circuit breaker, the daily limit."""
         if channel.state != "on":
             # A start that was set for later, or a message sent again, finds it as it was left.
-            self._stop_all(channel.id, channel.stop_reason or "", "")
+            broadcasts.stop_all(channel.id, channel.stop_reason or "")
             return Gate(0)
         if channel.slow_until > now:
             return Gate(0, "provider_asked", channel.slow_until)
@@ -512,14 +544,16 @@ class Sender:
             if busy or not open_.is_due(now):
                 return Gate(0, "breaker", open_.probe_at)
             return Gate(min(free, 1), probe=True)
-        if channel.per_day:
+        if channel.daily:
+            # A vendor counts by account, whichever of its numbers a message leaves by.
             oldest, gone = db.rows(
-                "SELECT MIN(minute), COALESCE(SUM(n), 0) FROM departure WHERE channel_id = ? AND minute >= ?",
-                [channel.id, now // clock.MINUTE - DAY],
+                "SELECT MIN(minute), COALESCE(SUM(n), 0) FROM departure WHERE minute >= ? AND channel_id IN"
+                " (SELECT id FROM channel WHERE id = ? OR (account <> '' AND account = ? AND provider = ?))",
+                [now // clock.MINUTE - DAY, channel.id, channel.account, channel.provider],
             )[0]
-            if gone >= channel.per_day:
+            if gone >= channel.daily:
                 return Gate(0, "daily_limit", (oldest + DAY + 1) * clock.MINUTE)
-            free = min(free, channel.per_day - gone)
+            free = min(free, channel.daily - gone)
         return Gate(free)
 
     def _left(self, channel: ChannelPlan, gate: Gate, jobs: Sequence[Job], slot: int | None, now: int) -> None:
@@ -581,6 +615,7 @@ class Sender:
         if lane.epoch != plan.epoch or lane.text_version != plan.text_version:
             broadcast = Broadcast.get_by_id(plan.id)
             lane.content = broadcasts.content(broadcast)
+            lane.stopped_by = optouts.MARKETING if broadcasts.is_marketing(broadcast) else optouts.ALL
             lane.renderers = {}
             lane.epoch, lane.run, lane.text_version = plan.epoch, plan.run, plan.text_version
             lane.rest_until, lane.same_count = 0.0, 0
@@ -615,7 +650,8 @@ class Sender:
                 return jobs
             while len(jobs) < n:
                 wanted = n - len(jobs)
-                found = db.rows(CLAIM, [file_id, plan.run, now, wanted, file_id, plan.run, wanted, wanted])
+                of_file = [lane.stopped_by, file_id, plan.run]
+                found = db.rows(CLAIM, [*of_file, now, wanted, *of_file, wanted, wanted])
                 jobs += self._take(plan, lane, renderer, provider, paced, file_id, found, now)
                 if len(found) < wanted:
                     break
@@ -804,7 +840,7 @@ class Sender:
                     "UPDATE channel SET slow_until = MAX(slow_until, ?) WHERE id = ?", [not_before, lane.channel_id]
                 )
         if action == "reject" and error is not None and error.cause in causes.OPTS_OUT:
-            optouts.record(job.phone, "provider", error.cause, lane.channel_id)
+            optouts.record(job.phone, "provider", error.cause, lane.channel_id, causes.OPTS_OUT[error.cause])
         self._count_row(lane, action, error)
         if action == "stop":
             self._halt(
@@ -812,6 +848,8 @@ class Sender:
             )
             action = "postpone"
         writer.result(job, action, status, result.provider_id, error, not_before)
+        if len(result.parts) > 1 and action in ("accept", "hold"):
+            writer.parts(job, result.parts)
 
     def _is_current(self, job: Job) -> bool:
         """Whether nobody has stopped, mended and resumed the broadcast since this message was claimed."""
@@ -855,14 +893,7 @@ class Sender:
             broadcasts.stop_by_itself(lane.broadcast_id, "refused", cause=error.cause, text=error.detail)
             return
         channels.stop(lane.channel_id, error.cause, error.detail)
-        self._stop_all(lane.channel_id, error.cause, error.detail)
-
-    def _stop_all(self, channel_id: int, cause: str, detail: str) -> None:
-        """Stop the running broadcasts of a channel that is out of use."""
-        for (broadcast_id,) in db.rows(
-            "SELECT id FROM broadcast WHERE channel_id = ? AND state = 'running'", [channel_id]
-        ):
-            broadcasts.stop_by_itself(broadcast_id, "channel", cause=cause, text=detail)
+        broadcasts.stop_all(lane.channel_id, error.cause, error.detail)
 
     def _departed(self, broadcast_id: int, sent: int, now: int) -> None:
         """Keep the time of the last message and the number that left in the last minute."""
@@ -930,7 +961,7 @@ class Sender:
         except Exception:
             log.exception("provider failed")
             return Result(job, "lose", error=base.SendError(base.UNCLEAR, "internal"))
-        return Result(job, "hold" if accepted.held else "accept", accepted.provider_id)
+        return Result(job, "hold" if accepted.held else "accept", accepted.provider_id, parts=accepted.parts)
 
 
 def _wall_ahead() -> int:
@@ -963,8 +994,7 @@ def _channel(channel_id: int) -> ChannelPlan:
     return ChannelPlan(
         *db.rows(
             "SELECT id, per_second, per_day, next_slot, slow_until, state, stop_reason, recent, opened_at, probe_at,"
-            " settings, secrets"
-            " FROM channel WHERE id = ?",
+            " settings, secrets, provider, account, vendor_limit FROM channel WHERE id = ?",
             [channel_id],
         )[0]
     )
@@ -999,6 +1029,7 @@ class _Writer:
         self._back: list[tuple[Any, ...]] = []
         self._ended: list[tuple[Any, ...]] = []
         self._attempts: list[tuple[Any, ...]] = []
+        self._parts: list[tuple[int, str, int]] = []
 
     def result(
         self, job: Job, action: str, status: str, provider_id: str | None, error: base.SendError | None, later: int
@@ -1022,6 +1053,9 @@ class _Writer:
                 self.attempt(job, {"queued": "postponed", "failed": "rejected"}.get(target, "lost"), error)
         if target is not None and target != status:
             self._count((job.lane.broadcast_id, job.run, job.file_id), status, target)
+
+    def parts(self, job: Job, ids: Sequence[str]) -> None:
+        self._parts += [(job.lane.channel_id, identity, job.id) for identity in ids]
 
     def attempt(self, job: Job, outcome: str, error: base.SendError | None) -> None:
         self._attempts.append(
@@ -1055,6 +1089,12 @@ class _Writer:
                 "UPDATE message SET status = ?, cause = ?, cause_text = ?, owner = NULL, lease_until = NULL"
                 " WHERE id = ?",
                 self._ended,
+            )
+        if self._parts:
+            db.many(
+                "INSERT INTO part (channel_id, provider_id, message_id, status) VALUES (?, ?, ?, 'sent')"
+                " ON CONFLICT (channel_id, provider_id) DO UPDATE SET message_id = excluded.message_id",
+                self._parts,
             )
         if self._attempts:
             db.many(

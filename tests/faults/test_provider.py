@@ -115,6 +115,10 @@ def test_f12_all_500_opens_the_breaker_and_a_cure_goes_on(world: World, fault: s
 def test_f09_a_provider_that_is_away_costs_nobody_a_message(world: World, seconds: int) -> None:
     broadcast = world.broadcast(300)
     world.left(broadcast, 200)
+    # Every connection has a message on it when it dies, and no new one is taken while it dies.
+    world.control(rules=[{"fault": "accept_hang"}])
+    wait(lambda: world.numbers(broadcast)["sending"] == world.concurrency, 30)
+    world.control(deaf=True)
     world.stop_stub()
     wait(lambda: waiting(world, broadcast) in ("breaker", "retry"), 60)
     sleep(seconds)

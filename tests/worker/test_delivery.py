@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Iterable, Iterator
@@ -11,9 +12,30 @@ import pytest
 
 from tests import make
 from tests.conftest import Clock
-from worker import channels, clock, counters, db, delivery
-from worker.models import Audit, Broadcast, Callback, Channel, DeliveryReport, Inbound, Message, OptOut
-from worker.providers.base import InboundMessage, RawCallback, StatusUpdate
+from worker import channels, clock, counters, db, delivery, optouts
+from worker.models import (
+    Audit,
+    Broadcast,
+    Callback,
+    Channel,
+    DeliveryReport,
+    Inbound,
+    InboundPart,
+    Message,
+    MessageTemplate,
+    OptOut,
+    Part,
+)
+from worker.providers.base import (
+    REFUSED,
+    STOP_BROADCAST,
+    STOP_CHANNEL,
+    InboundMessage,
+    Notice,
+    Provider,
+    RawCallback,
+    StatusUpdate,
+)
 from worker.sender import Sender
 from worker.settings import Settings
 
@@ -256,17 +278,24 @@ def test_orphans_wait_for_72_hours_and_are_then_forgotten(sms: Channel, broadcas
 # --- batches ------------------------------------------------------------------------------------------
 
 
-class Says:
+class Says(Provider):
     """Stands for the provider of every channel: what each raw body means."""
 
-    def __init__(self, meaning: dict[bytes, Iterable[StatusUpdate | InboundMessage]]) -> None:
+    def __init__(self, meaning: dict[bytes, Iterable[StatusUpdate | InboundMessage]], notices: Any = ()) -> None:
         self.meaning = meaning
+        self.said = notices
 
     def get(self, _channel: Channel) -> Says:
         return self
 
     def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
         return self.meaning[callback.body]
+
+    def notices(self, callback: RawCallback) -> Iterable[Notice]:
+        return self.said
+
+    def outcome(self, code: str) -> str:
+        return {"132015": STOP_BROADCAST, "131042": STOP_CHANNEL}.get(code, REFUSED)
 
 
 def came(channel: Channel, *bodies: bytes) -> None:
@@ -339,6 +368,13 @@ def test_what_has_no_time_of_its_own_counts_from_when_it_came_and_a_repeat_is_st
     with db.write():
         delivery.receive_inbound(sms.id, InboundMessage("in-1", message.phone, 0, text="hi"), CALLED)
     assert Inbound.get().at == CALLED
+    # The same in a batch, where ordinary reports have a way of their own.
+    other = one(broadcast, "sent", "p2")
+    came(sms, b"other", b"other")
+    says = Says({b"other": [StatusUpdate("delivered", 0, "p2")]})
+    assert delivery.apply_waiting(says) == 2  # type: ignore[arg-type]
+    assert fresh(other).delivered_at == CALLED
+    assert effects() == [("delivered", "moved"), ("delivered", "moved")]
 
 
 @pytest.mark.parametrize("word", ["STOP", "Стоп!", "CTOП"])
@@ -454,3 +490,247 @@ def test_counters_that_differ_from_the_rows_are_put_right_and_said(
     assert counters.check(clock.now() + clock.HOUR) == 0  # nothing has changed since then
     assert counters.check(0) == 1 and counters.check(0) == 0
     assert "put right" in caplog.text
+
+
+# --- long messages, part by part ------------------------------------------------------------------------
+
+
+def in_parts(broadcast: Broadcast, *ids: str) -> Message:
+    message = one(broadcast, "sent", ids[0])
+    for identity in ids:
+        Part.create(channel_id=broadcast.channel_id, provider_id=identity, message_id=message.id)
+    return message
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("a", "b", "c"))))
+def test_a_long_message_is_delivered_with_its_last_part(
+    sms: Channel, broadcast: Broadcast, order: tuple[str, ...]
+) -> None:
+    message = in_parts(broadcast, "a", "b", "c")
+    for n, part in enumerate(order, 1):
+        report(sms, *[StatusUpdate("delivered", 10 + n, part)] * 2)
+        assert fresh(message).status == ("delivered" if n == 3 else "sent")
+    assert fresh(message).provider_id == "a"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_one_part_that_is_lost_makes_the_message_undelivered(
+    sms: Channel, broadcast: Broadcast, order: tuple[int, ...]
+) -> None:
+    message = in_parts(broadcast, "a", "b", "c")
+    updates = [
+        StatusUpdate("delivered", 10, "a"),
+        StatusUpdate("failed", 11, "b", code="sms_expired"),
+        StatusUpdate("delivered", 12, "c"),
+    ]
+    report(sms, *(updates[n] for n in order))
+    assert (fresh(message).status, fresh(message).cause) == ("undelivered", "sms_expired")
+    report(sms, StatusUpdate("delivered", 13, "b"))  # proof beats a failure
+    assert (fresh(message).status, fresh(message).cause) == ("delivered", None)
+
+
+def test_reports_of_parts_that_overtake_the_answer_are_joined(sms: Channel, broadcast: Broadcast) -> None:
+    message = one(broadcast, "sending", None)
+    report(sms, StatusUpdate("delivered", 10, "b"), StatusUpdate("delivered", 11, "a"), at=clock.now())
+    assert fresh(message).status == "sending"
+    for identity in ("a", "b"):
+        Part.create(channel_id=sms.id, provider_id=identity, message_id=message.id)
+    assert delivery.join_orphans() == 2
+    assert fresh(message).status == "delivered"
+
+
+@pytest.mark.parametrize("known_as", ["ab0001", "11206657"])
+def test_an_id_is_known_by_its_other_spelling_as_well(sms: Channel, broadcast: Broadcast, known_as: str) -> None:
+    early = StatusUpdate("delivered", 10, "11206657", also=("ab0001",))
+    message = one(broadcast, "sending", None)
+    report(sms, early, at=clock.now())
+    Message.update(provider_id=known_as, status="sending").where(Message.id == message.id).execute()
+    assert delivery.join_orphans() == 1
+    assert fresh(message).status == "delivered"
+    other = one(broadcast, "sent", f"{known_as}0")
+    report(sms, StatusUpdate("delivered", 10, "112066570", also=("ab00010",)))
+    assert fresh(other).status == "delivered"
+
+
+# --- what a report means for the others -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "channel_state"),
+    [("131026", "running", "on"), ("132015", "stopped", "on"), ("131042", "stopped", "stopped")],
+)
+def test_a_report_that_speaks_of_template_or_account_stops_it(
+    sms: Channel, broadcast: Broadcast, code: str, state: str, channel_state: str
+) -> None:
+    one(broadcast, "sent", sent_at=5)
+    Broadcast.update(updated_at=1).execute()
+    came(sms, b"x")
+    delivery.apply_waiting(Says({b"x": [StatusUpdate("failed", 20, "p1", code=code)]}))  # type: ignore[arg-type]
+    found = Broadcast.get_by_id(broadcast.id)
+    assert (found.state, Channel.get_by_id(sms.id).state) == (state, channel_state)
+    assert state == "running" or found.stop_detail["cause"] == code
+
+
+def test_a_late_report_does_not_stop_what_was_mended_since(sms: Channel, broadcast: Broadcast) -> None:
+    one(broadcast, "sent")  # left at 5, long before the broadcast was resumed
+    came(sms, b"x")
+    delivery.apply_waiting(Says({b"x": [StatusUpdate("failed", 20, "p1", code="131042")]}))  # type: ignore[arg-type]
+    assert Broadcast.get_by_id(broadcast.id).state == "running"
+    assert Channel.get_by_id(sms.id).state == "on"
+
+
+def heed(channel: Channel, *notices: Notice) -> None:
+    came(channel, b"n")
+    delivery.apply_waiting(Says({b"n": []}, notices))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def waba(database: Settings, settings: Settings) -> Channel:
+    return channels.ensure_sandbox(settings)[0]
+
+
+def template(channel: Channel, **columns: Any) -> MessageTemplate:
+    given = {"name": "hello", "language": "en", "status": "APPROVED", "category": "UTILITY", "components": []}
+    return MessageTemplate.create(channel=channel, synced_at=1, **{**given, **columns})
+
+
+@pytest.mark.parametrize("event", ["PAUSED", "DISABLED", "FLAGGED"])
+def test_a_paused_template_stops_its_broadcasts_and_no_others(waba: Channel, event: str) -> None:
+    template(waba)
+    mine = make.broadcast(channel=waba, state="running", template_name="hello", template_language="en")
+    other = make.broadcast(channel=waba, state="running", template_name="hello", template_language="ru")
+    heed(waba, *[Notice("template", event, STOP_BROADCAST, "hello", "en")] * 2)
+    assert Broadcast.get_by_id(mine.id).state == "stopped"
+    assert Broadcast.get_by_id(mine.id).stop_detail["text"] == event
+    assert Broadcast.get_by_id(other.id).state == "running"
+    assert MessageTemplate.get().status == event
+    heed(waba, Notice("template", "REINSTATED", "", "hello", "en"), Notice("category", "MARKETING", "", "hello", "en"))
+    assert (MessageTemplate.get().status, MessageTemplate.get().category) == ("APPROVED", "MARKETING")
+
+
+def test_an_account_that_is_closed_stops_all_its_channels(waba: Channel) -> None:
+    Channel.update(account="77").where(Channel.id == waba.id).execute()
+    sister = make.channel(kind="waba", provider=waba.provider, account="77")
+    stranger = make.channel(kind="waba", provider=waba.provider, account="78")
+    running = [make.broadcast(channel=c, state="running") for c in (waba, sister, stranger)]
+    heed(waba, Notice("account", "DISABLED_UPDATE", STOP_CHANNEL))
+    assert [Channel.get_by_id(c.id).state for c in (waba, sister, stranger)] == ["stopped", "stopped", "on"]
+    assert [Broadcast.get_by_id(b.id).state for b in running] == ["stopped", "stopped", "running"]
+    heed(waba, Notice("limit", "2000"), Notice("number", "RED"))
+    assert [Channel.get_by_id(c.id).vendor_limit for c in (waba, sister, stranger)] == [2000, 2000, None]
+    assert Channel.get_by_id(waba.id).quality == "RED"
+    heed(waba, Notice("limit", "-1"))
+    assert Channel.get_by_id(waba.id).vendor_limit is None
+
+
+def test_who_stops_marketing_gets_none_until_they_allow_it_again(waba: Channel, settings: Settings) -> None:
+    template(waba, category="MARKETING")
+    template(waba, name="receipt")
+    person = "+79000000001"
+    heed(waba, Notice("marketing", "stop", phone=person))
+    assert [(o.phone, o.scope) for o in OptOut.select()] == [(person, "marketing")]
+    statuses = {}
+    for name in ("hello", "receipt"):
+        row = make.broadcast(
+            channel=waba, state="running", template_name=name, template_language="en", rate_per_minute=60_000
+        )
+        make.messages(make.file(row), "queued", phone=person)
+        Sender(settings, 1)._turn([])
+        statuses[name] = Message.get(Message.broadcast_id == row.id).status
+        Broadcast.update(state="stopped").where(Broadcast.id == row.id).execute()
+    assert statuses == {"hello": "skipped", "receipt": "sending"}
+    with db.write():
+        optouts.record(person, "reply", "STOP")
+    heed(waba, Notice("marketing", "resume", phone=person))
+    assert [(o.phone, o.scope) for o in OptOut.select()] == [(person, "all")], "their own STOP stays"
+
+
+# --- long replies ---------------------------------------------------------------------------------------
+
+
+def in_pieces(person: str, *texts: str, reference: str = "7") -> list[InboundMessage]:
+    return [
+        InboundMessage(f"{reference}.{n}", person, 100 + n, text=text, part=(reference, n, len(texts)))
+        for n, text in enumerate(texts, 1)
+    ]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_long_reply_is_put_together_in_whatever_order_it_comes(sms: Channel, order: tuple[int, ...]) -> None:
+    pieces = in_pieces("+79000000001", "one ", "two ", "three")
+    with db.write():
+        for n in order:
+            delivery.receive_inbound(sms.id, pieces[n], CALLED)
+            delivery.receive_inbound(sms.id, pieces[n], CALLED)
+    assert [(row.text, row.phone) for row in Inbound.select()] == [("one two three", "+79000000001")]
+    assert all(part.joined for part in InboundPart.select())
+    assert delivery.join_late_parts() == 0
+
+
+def test_a_reply_with_a_lost_part_is_shown_after_a_while(sms: Channel, frozen: Clock) -> None:
+    pieces = in_pieces("+79000000001", "one ", "two ", "three")
+    with db.write():
+        for piece in pieces[:2]:
+            delivery.receive_inbound(sms.id, piece, frozen.ms)
+        delivery.receive_inbound(sms.id, in_pieces("+79000000002", "x", "y", reference="8")[0], frozen.ms)
+    assert delivery.join_late_parts() == 0
+    frozen.tick(minutes=6)
+    assert delivery.join_late_parts() == 2
+    assert {row.text for row in Inbound.select()} == {"one two ", "x"}
+
+
+# --- many at once ---------------------------------------------------------------------------------------
+
+
+def everything(table: str, *leave: str) -> list[tuple[Any, ...]]:
+    names = [row[1] for row in db.rows(f"PRAGMA table_info({table})") if row[1] not in leave]
+    return db.rows(f"SELECT {', '.join(names)} FROM {table} ORDER BY {', '.join(names)}")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_batch_ends_as_if_each_report_had_come_alone(sms: Channel, broadcast: Broadcast, seed: int) -> None:
+    chance = random.Random(seed)
+    people = [
+        one(broadcast, status, chance.choice([f"p{n}", None]) if status == "sending" else f"p{n}")
+        for n, status in enumerate(
+            chance.choice(("sending", "sent", "held", "delivered", "read", "uncertain", "undelivered", "failed"))
+            for _ in range(12)
+        )
+    ]
+    in_parts(broadcast, "long-1", "long-2")
+    before = {table: db.rows(f"SELECT * FROM {table}") for table in ("message", "counter", "part", "delivery_report")}
+    updates = []
+    for _ in range(60):
+        n = chance.randrange(len(people) + 2)
+        known = n < len(people)
+        token = chance.choice([people[n].token, None, f"{people[n].id}.earlier"]) if known else None
+        updates.append(
+            StatusUpdate(
+                chance.choice(("sent", "delivered", "read", "failed", "held")),
+                chance.choice((10, 20, 30)),
+                chance.choice([f"p{n}", f"p{n}", "long-1", "stranger"]),
+                token,
+                chance.choice((None, "131026")),
+            )
+        )
+    report(sms, *updates)
+    alone = [
+        everything("message"),
+        everything("counter"),
+        everything("part", "id"),
+        everything("delivery_report", "id"),
+    ]
+    with db.write():
+        for table, rows in before.items():
+            db.execute(f"DELETE FROM {table}")
+            if rows:
+                db.many(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+    groups = [updates[at : at + 3] for at in range(0, len(updates), 3)]
+    delivery.receive_all((sms.id, RawCallback("POST", "", {}, {}, b"%d" % n), CALLED) for n in range(len(groups)))
+    delivery.apply_waiting(Says({b"%d" % n: group for n, group in enumerate(groups)}))  # type: ignore[arg-type]
+    together = [
+        *(everything("message"), everything("counter"), everything("part", "id")),
+        everything("delivery_report", "id"),
+    ]
+    assert [row for row in together[1] if row[-1]] == [row for row in alone[1] if row[-1]]
+    assert (together[0], *together[2:]) == (alone[0], *alone[2:])

@@ -388,6 +388,24 @@ def test_a_daily_limit_holds_the_rest_and_says_until_when(
     assert until(broadcast, lambda _fresh, numbers: numbers["sent"] == 60)["queued"] == 40
 
 
+@pytest.mark.parametrize(("typed", "vendor", "left"), [(None, 30, 30), (20, 30, 20), (50, 30, 30)])
+def test_a_vendors_limit_counts_all_channels_of_the_account(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, typed: int | None, vendor: int, left: int
+) -> None:
+    Channel.update(per_day=typed, vendor_limit=vendor, account="77").where(Channel.id == sms.id).execute()
+    sister = channels.create(settings, "sandbox_sms", "Sister", {})
+    Channel.update(account="77").where(Channel.id == sister.id).execute()
+    gone_by_sister = 12
+    with db.write():
+        db.execute(
+            "INSERT INTO departure (channel_id, minute, n) VALUES (?, ?, ?)",
+            [sister.id, clock.now() // clock.MINUTE, gone_by_sister],
+        )
+    broadcast = running(settings, sms, 60)
+    until(broadcast, waits_for("daily_limit"))
+    assert len(wire.taken) == left - gone_by_sister
+
+
 def test_a_clock_that_was_set_back_stalls_nothing(
     settings: Settings, sms: Channel, wire: Wire, sending: Sender
 ) -> None:

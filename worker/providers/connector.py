@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from worker import clock, segments
 from worker.providers.adapter import Answer
 from worker.providers.base import (
+    REFUSED,
     STOP_CHANNEL,
     UNCLEAR,
     Accepted,
@@ -73,6 +74,7 @@ from worker.providers.http import (
 PRESETS = Path(__file__).parent / "presets"
 ROWS = 1_000  # of one callback
 PAIRS = 5_000  # names and values of one form
+ACCOUNT_CAUSES = ("sms_no_balance", "sms_bad_token")  # in a report: the others would fare no better
 ANSWERS = (200, 201, 202, 204)
 TEXT = 65_536  # characters of a reply
 REPORTED = "sms_undelivered"  # the cause of a failure that the gateway does not explain
@@ -414,6 +416,9 @@ class HttpGateway(Provider):
         text = self._read["hash_recipe"].fill({**facts, "secret": secret})
         wanted = hashlib.new(self._setting("hash_algorithm"), text.encode(), usedforsecurity=False).hexdigest()
         return hmac.compare_digest(given.lower().encode(), wanted.encode()) and bool(secret)
+
+    def outcome(self, code: str) -> str:
+        return STOP_CHANNEL if code in ACCOUNT_CAUSES else REFUSED
 
     def reply_to(self, callback: RawCallback) -> tuple[int, bytes]:
         status = self._setting("answer_status")

@@ -135,7 +135,8 @@ def test_keep_leaves_the_queue_and_remove_empties_it(settings: Settings, broadca
 def test_a_number_on_the_stop_list_is_left_out(settings: Settings, broadcast: Broadcast) -> None:
     with db.write():
         db.execute(
-            "INSERT INTO opt_out (phone, reason, source, at) VALUES ('+79000000001', '', 'person', ?)", [clock.now()]
+            "INSERT INTO opt_out (phone, scope, reason, source, at) VALUES ('+79000000001', 'all', '', 'person', ?)",
+            [clock.now()],
         )
     file = check(settings, broadcast, b"phone\n+79000000001\n+79000000002\n")
     assert file.rejected == {"opted_out": 1}
