@@ -68,7 +68,7 @@ MAGIC = (
 )
 _MAGIC = {special.phone: special for special in MAGIC}
 
-BODY_MAX = 1024 * 1024
+BODY_MAX = 20 * 1024 * 1024  # an uploaded file of a header
 HEAD_MAX = 64 * 1024
 BATCH = 100
 POSTMEN = 4  # callbacks of one account on their way at once, as real providers have it
@@ -133,6 +133,7 @@ def _body(name: str, language: str, category: str, text: str, *more: dict[str, A
     }
 
 
+CODES = ("COPY_CODE", "OTP")  # buttons that take a code
 TEMPLATES = [
     _body(
         "welcome",
@@ -169,6 +170,32 @@ TEMPLATES = [
                 {"type": "URL", "text": "Открыть", "url": "https://shop.example/c/{{1}}"},
                 {"type": "COPY_CODE", "text": "Скопировать код"},
             ],
+        },
+    ),
+    _body(
+        "price_list",
+        "ru",
+        "MARKETING",
+        "{{name}}, новые цены во вложении.",
+        {"type": "HEADER", "format": "DOCUMENT"},
+        {
+            "type": "BUTTONS",
+            "buttons": [
+                {"type": "QUICK_REPLY", "text": "Подробнее"},
+                {"type": "QUICK_REPLY", "text": "Отписаться"},
+            ],
+        },
+        parameter_format="NAMED",
+    ),
+    _body("shop_moved", "ru", "UTILITY", "Мы переехали, {{1}}.", {"type": "HEADER", "format": "LOCATION"}),
+    _body(
+        "login_code",
+        "ru",
+        "AUTHENTICATION",
+        "{{1}} — ваш код подтверждения.",
+        {
+            "type": "BUTTONS",
+            "buttons": [{"type": "OTP", "otp_type": "COPY_CODE", "text": "Скопировать код"}],
         },
     ),
     _body("notice", "ru", "UTILITY", "Завтра мы работаем до 18:00."),
@@ -348,8 +375,11 @@ class Emulator:
         self, account: Account, method: str, path: list[str], body: bytes
     ) -> tuple[int, Any, dict[str, str]] | None:
         settings = account.settings
-        if path == [settings["phone_number_id"], "messages"] and method == "POST":
-            return await self._send_waba(account, body)
+        if path[:1] == [settings["phone_number_id"]] and method == "POST":
+            if path[1:] in (["messages"], ["marketing_messages"]):
+                return await self._send_waba(account, body)
+            if path[1:] == ["media"]:
+                return 200, {"id": str(10**14 + secrets.randbelow(10**14))}, {}
         if path == [settings["waba_id"], "message_templates"]:
             return 200, {"data": TEMPLATES, "paging": {"cursors": {}}}, {}
         if path == [settings["waba_id"], "subscribed_apps"]:
@@ -368,6 +398,7 @@ class Emulator:
                     "platform_type": "CLOUD_API",
                     "quality_rating": "GREEN",
                     "account_review_status": "APPROVED",
+                    "whatsapp_business_manager_messaging_limit": "TIER_UNLIMITED",
                 },
                 {},
             )
@@ -511,7 +542,7 @@ def _wanted(template: Mapping[str, Any]) -> dict[str, int]:
     for component in template["components"]:
         kind = component["type"]
         if kind == "BUTTONS":
-            wanted["button"] = sum("{{" in b.get("url", "") or b["type"] == "COPY_CODE" for b in component["buttons"])
+            wanted["button"] = sum("{{" in b.get("url", "") or b["type"] in CODES for b in component["buttons"])
         elif kind in ("HEADER", "BODY"):
             variables = set(re.findall(r"\{\{(\w+)\}\}", component.get("text", "")))
             wanted[kind.lower()] = len(variables) or int(component.get("format", "TEXT") != "TEXT")
@@ -521,6 +552,8 @@ def _wanted(template: Mapping[str, Any]) -> dict[str, int]:
 def _given(components: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     given: dict[str, int] = {}
     for component in components:
+        if component.get("sub_type") == "quick_reply":
+            continue  # may have a parameter and needs none
         part = str(component.get("type", "")).lower()
         given[part] = given.get(part, 0) + len(component.get("parameters", []))
     return {part: n for part, n in given.items() if n}

@@ -23,6 +23,7 @@ def _names(value: Any) -> str:
 def problem(found: Problem) -> str:
     """Why a value cannot be used, or why a broadcast cannot start."""
     facts: dict[str, Any] = {"v": "", "slot": "", "name": "", "min": 1, "max": 0, "status": "", "language": ""}
+    facts |= {"parts": "", "code": "", "why": "", "m": ""}
     facts.update({key: _names(value) for key, value in found.facts.items()})
     known = {
         "name_required": _("Enter a name"),
@@ -39,9 +40,10 @@ def problem(found: Problem) -> str:
         "template_required": _("Choose an approved template"),
         "template_unknown": _("The template does not exist or is not approved in this language"),
         "template_not_approved": _("The template is not approved: %(status)s", **facts),
-        "template_unsupported": _("This version cannot send such a template"),
+        "template_unsupported": _("This version cannot send such a template: %(parts)s", **facts),
         "template_needs_waba": _("A template needs a WABA channel"),
         "slot_unbound": _("Say where the value of %(slot)s comes from", **facts),
+        "slot_invalid": _slot_invalid(facts),
         "slot_unknown": _("The template has no variable %(slot)s", **facts),
         "rate_range": _("From 1 to 60,000 messages per minute"),
         "send_at_past": _("The start time is already past"),
@@ -59,6 +61,21 @@ def problem(found: Problem) -> str:
         "variables_invalid": _("The variables cannot be read"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
+
+
+def _slot_invalid(facts: Facts) -> str:
+    """Why a fixed value or a fallback cannot be sent."""
+    if facts["code"] == "text_too_long":
+        return str(_("The value of %(slot)s is too long, %(m)s of %(max)s", **facts))
+    if facts["code"] == "variable_missing":
+        return str(_("The value of %(slot)s is empty", **facts))
+    known = {
+        "not_media": _("The value of %(slot)s is neither a link nor the id of an uploaded file", **facts),
+        "link_spaces": _("The value of %(slot)s has a space, which a link cannot have", **facts),
+        "not_degrees": _("The value of %(slot)s is not a coordinate in degrees", **facts),
+    }
+    other = _("The value of %(slot)s has a line break, a tab or five spaces in a row, which WhatsApp refuses", **facts)
+    return str(known.get(facts["why"], other))
 
 
 def file_code(code: str, detail: Facts | None) -> str:
@@ -97,7 +114,11 @@ def row_reason(code: str, line: int, value: str | None, column: str | None, othe
         if facts["file"]:
             return str(_("Row %(n)s: duplicate, the number is already in “%(file)s”, row %(m)s", **facts))
         return str(_("Row %(n)s: duplicate, the number is already in row %(m)s", **facts))
+    code = facts.get("why") or code
     known: dict[str, Callable[[], str]] = {
+        "not_media": lambda: _("Row %(n)s: “%(c)s” is neither a link nor the id of an uploaded file", **facts),
+        "link_spaces": lambda: _("Row %(n)s: “%(c)s” has a space, which a link cannot have", **facts),
+        "not_degrees": lambda: _("Row %(n)s: “%(c)s” is not a coordinate in degrees", **facts),
         "blank_row": lambda: _("Row %(n)s: blank", **facts),
         "phone_missing": lambda: _("Row %(n)s: no phone number", **facts),
         "phone_invalid": lambda: _("Row %(n)s: “%(v)s” is not a phone number", **facts),

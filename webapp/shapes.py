@@ -62,7 +62,9 @@ def template(row: MessageTemplate) -> dict[str, Any]:
         "category": row.category,
         "parameter_format": row.parameter_format,
         "components": row.components,
-        "slots": [{"id": s.id, "part": s.part, "kind": s.kind, "example": s.example} for s in slots],
+        "slots": [
+            {"id": s.id, "part": s.part, "kind": s.kind, "example": s.example, "required": s.required} for s in slots
+        ],
         "unsupported": rendering.unsupported(row.components),
     }
 

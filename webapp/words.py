@@ -120,6 +120,21 @@ FINDINGS: dict[str, LazyString] = {
     "no_templates": _l("The account has no approved template"),
     "account_found": _l("Account: %(text)s"),
     "not_checkable": _l("This gateway offers no call that shows whether it works: a test message will show it"),
+    "number_not_cloud": _l("The number is not on the Cloud API: %(text)s"),
+    "number_name_not_approved": _l("The display name is not approved: %(text)s"),
+    "number_in_app": _l("The number is also used in the WhatsApp Business app: 20 messages per second at most"),
+    "daily_limit": _l("People to begin with in 24 hours: up to %(text)s"),
+    "daily_limit_none": _l("People to begin with in 24 hours: any number"),
+    "webhook_missing": _l("No callback address is set at the provider. Ours: %(text)s"),
+    "account_not_approved": _l("The provider has not approved the account: %(text)s"),
+    "account_not_verified": _l("The business is not verified, which keeps the daily limit low: %(text)s"),
+    "account_not_active": _l("State of the account: %(text)s"),
+    "marketing_elsewhere": _l(
+        "The account refuses marketing on the ordinary way: switch on the marketing endpoint in the settings"
+    ),
+    "marketing_not_ready": _l("Accept the terms of the marketing endpoint at the provider first: %(text)s"),
+    "key_accepted": _l("The provider accepts the key"),
+    "webhook_secret_missing": _l("No callback is believed until the channel has a callback secret"),
 }
 
 # What the special numbers of the sandbox do; the second table where an SMS differs.
@@ -210,6 +225,14 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
     "flow_blocked": (_l("The form in the template is blocked"), _l("Repair the form at the provider")),
     "flow_throttled": (_l("The form in the template is limited for now"), _l("Wait: repeated automatically")),
     "media_not_fetched": (_l("WhatsApp could not fetch the file of the header"), _l("Check the file or its address")),
+    "media_type": (
+        _l("The header takes a JPEG or PNG picture, an MP4 or 3GP video or a PDF that is not empty"),
+        _l("Convert the file and upload it again"),
+    ),
+    "media_too_large": (
+        _l("The file is too large: up to 5 MB for a picture, 16 MB for a video, 100 MB for a PDF"),
+        _l("Make the file smaller and upload it again"),
+    ),
     "operator_rejected": (_l("The operator did not let the message through"), _l("Check the text and the contract")),
     "access_refused": (_l("The access key is refused"), _l("Renew it in the channel settings")),
     "permission_missing": (_l("The access key lacks a permission"), _l("Grant it at the provider and resume")),

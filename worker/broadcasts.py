@@ -314,11 +314,14 @@ class _Cleaner:
         for slot in slots:
             binding = variables.get(slot.id)
             if not isinstance(binding, Mapping) or not (binding.get("column") or binding.get("value")):
-                if self.complete:
+                if self.complete and slot.required:
                     self._bad("variables", "slot_unbound", slot=slot.id)
                 continue
             keep = ("column", "fallback") if binding.get("column") else ("value",)
             clean[slot.id] = {k: str(binding[k]) for k in keep if binding.get(k) not in (None, "")}
+            fixed = clean[slot.id].get("value") or clean[slot.id].get("fallback")
+            if self.complete and fixed and (wrong := rendering.fixed_problem(slot, fixed)) is not None:
+                self._bad("variables", "slot_invalid", slot=slot.id, code=wrong.code, **wrong.detail)
         unknown = sorted(set(variables) - {slot.id for slot in slots})
         if unknown and self.complete:
             self._bad("variables", "slot_unknown", slot=unknown[0])
@@ -383,11 +386,11 @@ def content(broadcast: Broadcast) -> rendering.Content | None:
     found = channels.template(channel.id, broadcast.template_name, broadcast.template_language)
     if found is None:
         return None
-    slots = {slot.id for slot in rendering.slots(found.components, found.parameter_format)}
-    if not slots <= set(broadcast.variables):
+    wanted = {slot.id for slot in rendering.slots(found.components, found.parameter_format) if slot.required}
+    if not wanted <= set(broadcast.variables):
         return None
     return rendering.waba_content(
-        found.name, found.language, found.components, found.parameter_format, broadcast.variables
+        found.name, found.language, found.components, found.parameter_format, broadcast.variables, found.category
     )
 
 
@@ -430,6 +433,8 @@ def _template_problems(broadcast: Broadcast) -> list[Problem]:
     found = channels.template(broadcast.channel.id, broadcast.template_name or "", broadcast.template_language or "")
     if found is not None and found.status != "APPROVED":
         return [Problem("template_not_approved", {"name": found.name, "status": found.status})]
+    if found is not None and (parts := rendering.unsupported(found.components)):
+        return [Problem("template_unsupported", {"parts": parts})]
     return []
 
 

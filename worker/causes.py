@@ -65,6 +65,8 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "flow_blocked": (YOU, False, "132068"),
     "flow_throttled": (PASSES, True, "132069"),
     "media_not_fetched": (YOU, True, "131053"),
+    "media_type": (YOU, True, "media_type media_empty"),
+    "media_too_large": (YOU, True, "media_too_large"),
     "operator_rejected": (PROVIDER, True, "sms_rejected 30004 30007 smpp_rejectd smpp_0x65 smpp_0x66"),
     # the account
     "access_refused": (YOU, True, "0 190 http_401 sms_bad_token 20003 smpp_0x0d smpp_0x0e smpp_0x0f"),

@@ -569,6 +569,7 @@ def heed(channel_id: int, notice: Notice) -> None:
         "account": _account_changed,
         "limit": _limit_changed,
         "number": _number_changed,
+        "quality": _quality_changed,
     }[notice.subject](channel_id, notice)
 
 
@@ -592,6 +593,13 @@ def _template_changed(channel_id: int, notice: Notice) -> None:
 def _category_changed(channel_id: int, notice: Notice) -> None:
     db.execute(
         "UPDATE message_template SET category = ? WHERE channel_id = ? AND name = ? AND language = ?",
+        [notice.status, channel_id, notice.name, notice.language],
+    )
+
+
+def _quality_changed(channel_id: int, notice: Notice) -> None:
+    db.execute(
+        "UPDATE message_template SET quality = ? WHERE channel_id = ? AND name = ? AND language = ?",
         [notice.status, channel_id, notice.name, notice.language],
     )
 

@@ -146,6 +146,7 @@ class MessageTemplate(Table):
     parameter_format = CharField(default="POSITIONAL")
     components = JSONField()
     synced_at = BigIntegerField()
+    quality = CharField(null=True)  # what the vendor last said about it
 
     class Meta:
         indexes = ((("channel", "name", "language"), True),)

@@ -10,17 +10,24 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from worker import segments
+from worker import optouts, segments
 
 _VARIABLE = re.compile(r"\{\{([^{}]*)\}\}")
 _POSITIONAL = re.compile(r"\{\{\s*([^{}\s]+)\s*\}\}")
 _FORBIDDEN = re.compile(r"[\n\r\t]| {5}")
 _ZERO_WIDTH = dict.fromkeys([0x00AD, 0xFEFF, *range(0x200B, 0x2010), 0x2060])
-BODY_MAX, HEADER_MAX, CODE_MAX = 1024, 60, 15
-MEDIA = ("IMAGE", "VIDEO", "DOCUMENT")
-UNSUPPORTED_PARTS = ("CAROUSEL", "LIMITED_TIME_OFFER")
-UNSUPPORTED_BUTTONS = ("FLOW", "CATALOG", "MPM", "ORDER_DETAILS", "SPM")
+BODY_MAX, HEADER_MAX = 1024, 60
+# The longest value of a slot, by its kind, in characters; the code of an authentication template stands in its body.
+LONGEST = {"code": 20, "otp": 15, "suffix": 2000, "filename": 240, "place": 1000}
+MEDIA = ("IMAGE", "VIDEO", "DOCUMENT", "GIF")
+SUPPORTED_PARTS = ("HEADER", "BODY", "FOOTER", "BUTTONS")
+SUPPORTED_BUTTONS = ("URL", "QUICK_REPLY", "PHONE_NUMBER", "COPY_CODE", "OTP", "VOICE_CALL")
+STOP_PAYLOAD = "STOP"  # what a quick-reply button that says "stop" brings back, whatever its label is
+_STOP_LABELS = frozenset({"stop promotions", "stop marketing"})  # beside the stop words
+_LINK = re.compile(r"https?://[^\s/?#]+\S*", re.IGNORECASE)
+_OTP_LINK = re.compile(r"https?://(www\.)?whatsapp\.com/otp/", re.IGNORECASE)
 
 
 class TextError(ValueError):
@@ -113,13 +120,19 @@ def parse_text(text: str) -> ParsedText:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place in a template that wants a value. `kind`: text, image, video, document, suffix, code."""
+    """One place in a template that wants a value.
+
+    `kind`: text, otp (the code of an authentication template), image, video, document or gif (a link or the id of
+    an uploaded file), filename (of a document), latitude, longitude, place (name or address of a location),
+    suffix (of a button's link), code (to be copied). `required`: whether the message cannot go without it.
+    """
 
     id: str
     part: str  # header, body, button
     kind: str
     example: str = ""
     name: str = ""
+    required: bool = True
 
 
 def _names(text: str) -> list[str]:
@@ -130,45 +143,86 @@ def _names(text: str) -> list[str]:
 def slots(components: Sequence[Mapping[str, Any]], parameter_format: str = "POSITIONAL") -> list[Slot]:
     """The values a template wants: `header.NAME`, `header.media`, `body.NAME`, `button.INDEX`."""
     found: list[Slot] = []
+    codes = any(_is_otp(button) for button in _buttons(components))
     for component in components:
         kind = component.get("type")
         if kind == "HEADER":
-            if component.get("format", "TEXT") == "TEXT":
-                found += [Slot(f"header.{n}", "header", "text", name=n) for n in _names(component.get("text", ""))]
-            elif component.get("format") in MEDIA:
-                found.append(Slot("header.media", "header", str(component["format"]).lower()))
+            found += _header_slots(component)
         elif kind == "BODY":
             names = _names(component.get("text", ""))
-            if not names and component.get("add_security_recommendation") is not None:
+            if not names and (codes or component.get("add_security_recommendation") is not None):
                 names = ["1"]
-            examples = _examples(component)
-            found += [Slot(f"body.{n}", "body", "text", examples.get(n, ""), n) for n in names]
-        elif kind == "BUTTONS":
-            for index, button in enumerate(component.get("buttons", [])):
-                if button.get("type") == "URL" and "{{" in button.get("url", ""):
-                    found.append(Slot(f"button.{index}", "button", "suffix", name=button.get("text", "")))
-                elif button.get("type") == "COPY_CODE":
-                    found.append(Slot(f"button.{index}", "button", "code", name=button.get("text", "")))
+            examples = _examples(component, "body")
+            body = "otp" if codes else "text"
+            found += [
+                Slot(f"body.{n}", "body", body if n == names[0] else "text", examples.get(n, ""), n) for n in names
+            ]
+    for index, button in enumerate(_buttons(components)):
+        example = button.get("example")
+        shown = str(example[0] if isinstance(example, list) and example else example or "")
+        label = str(button.get("text", ""))
+        if button.get("type") == "URL" and "{{" in button.get("url", "") and not _is_otp(button):
+            found.append(Slot(f"button.{index}", "button", "suffix", _suffix(shown, button["url"]), label))
+        elif button.get("type") == "COPY_CODE":
+            found.append(Slot(f"button.{index}", "button", "code", shown, label))
     return found
 
 
-def _examples(component: Mapping[str, Any]) -> dict[str, str]:
+def _header_slots(component: Mapping[str, Any]) -> list[Slot]:
+    shape = component.get("format", "TEXT")
+    if shape == "TEXT":
+        examples = _examples(component, "header")
+        names = _names(component.get("text", ""))
+        return [Slot(f"header.{n}", "header", "text", examples.get(n, ""), n) for n in names]
+    if shape == "LOCATION":
+        return [
+            Slot("header.latitude", "header", "latitude"),
+            Slot("header.longitude", "header", "longitude"),
+            Slot("header.name", "header", "place", name="name", required=False),
+            Slot("header.address", "header", "place", name="address", required=False),
+        ]
+    if shape not in MEDIA:
+        return []
+    media = Slot("header.media", "header", str(shape).lower())
+    return [media, Slot("header.filename", "header", "filename", required=False)] if shape == "DOCUMENT" else [media]
+
+
+def _buttons(components: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All buttons of a template in their order, by which the wire counts them."""
+    return [b for c in components if c.get("type") == "BUTTONS" for b in c.get("buttons", [])]
+
+
+def _is_otp(button: Mapping[str, Any]) -> bool:
+    """Whether the button takes the code of an authentication template; lists show some of them as a link."""
+    return button.get("type") == "OTP" or bool(
+        button.get("type") == "URL" and _OTP_LINK.match(str(button.get("url", "")))
+    )
+
+
+def _examples(component: Mapping[str, Any], part: str) -> dict[str, str]:
     example = component.get("example") or {}
-    named = {e.get("param_name", ""): str(e.get("example", "")) for e in example.get("body_text_named_params", [])}
-    rows = example.get("body_text") or [[]]
-    return {**{str(i): str(v) for i, v in enumerate(rows[0], 1)}, **named}
+    named = {
+        str(e.get("param_name", "")): str(e.get("example", "")) for e in example.get(f"{part}_text_named_params") or []
+    }
+    rows = example.get(f"{part}_text") or [[]]
+    row = rows[0] if isinstance(rows[0], list) else rows
+    return {**{str(i): str(v) for i, v in enumerate(row, 1)}, **named}
+
+
+def _suffix(example: str, url: str) -> str:
+    """What the example of a button's link puts in the place of its variable."""
+    fixed = url.partition("{{")[0]
+    return example[len(fixed) :] if fixed and example.startswith(fixed) else example
 
 
 def unsupported(components: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Parts of a template that this version cannot send."""
-    found = [str(c.get("type")) for c in components if c.get("type") in UNSUPPORTED_PARTS]
+    """Parts of a template that this version cannot send, by the vendor's names."""
+    found = [str(c.get("type")) for c in components if c.get("type") not in SUPPORTED_PARTS]
     for component in components:
-        if component.get("type") == "HEADER" and component.get("format", "TEXT") not in ("TEXT", *MEDIA):
+        if component.get("type") == "HEADER" and component.get("format", "TEXT") not in ("TEXT", "LOCATION", *MEDIA):
             found.append(f"HEADER {component.get('format')}")
-        for button in component.get("buttons", []) if component.get("type") == "BUTTONS" else []:
-            if button.get("type") in UNSUPPORTED_BUTTONS:
-                found.append(f"BUTTON {button.get('type')}")
-    return found
+    found += [f"BUTTON {b.get('type')}" for b in _buttons(components) if b.get("type") not in SUPPORTED_BUTTONS]
+    return list(dict.fromkeys(found))
 
 
 # --- content ----------------------------------------------------------------------------------------
@@ -176,7 +230,8 @@ def unsupported(components: Sequence[Mapping[str, Any]]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One message for one row: `text` for SMS and for a preview; `template` as the Cloud API takes it."""
+    """One message for one row: `text` for SMS and for a preview; `template` as the Cloud API takes it, and its
+    category."""
 
     text: str
     template: dict[str, Any] | None = None
@@ -206,6 +261,7 @@ class Content:
     components: Sequence[Mapping[str, Any]] = ()
     named: bool = False
     values: Mapping[str, Value] = field(default_factory=dict)
+    category: str = ""
 
     def bind(self, columns: Sequence[str]) -> Renderer:
         """Tie the message to a file's columns. Raises MissingColumns."""
@@ -230,16 +286,17 @@ def waba_content(
     components: Sequence[Mapping[str, Any]],
     parameter_format: str,
     variables: Mapping[str, Mapping[str, str]],
+    category: str = "",
 ) -> Content:
-    """A template with a binding for each slot."""
+    """A template with a binding for each slot. `category`: the vendor's latest, such as MARKETING."""
     values = {
         slot: Value(b.get("column", ""), b.get("fallback", ""), b.get("value", "")) for slot, b in variables.items()
     }
     named = parameter_format == "NAMED"
-    return Content(_columns(values.values()), (), (name, language), components, named, values)
+    return Content(_columns(values.values()), (), (name, language), components, named, values, category)
 
 
-def _getter(value: Value, places: Mapping[str, int]) -> Getter:
+def _getter(value: Value, places: Mapping[str, int], required: bool = True) -> Getter:
     if not value.column:
         return lambda cells: value.text
     at = places[column_key(value.column)]
@@ -247,7 +304,7 @@ def _getter(value: Value, places: Mapping[str, int]) -> Getter:
     def get(cells: Sequence[str]) -> str:
         text = cells[at].strip() if at < len(cells) else ""
         if not text:
-            if not value.fallback:
+            if not value.fallback and required:
                 raise RowError("variable_missing", value.column)
             return value.fallback
         return text
@@ -278,63 +335,161 @@ def _check_length(text: str) -> None:
 
 
 def _waba(content: Content, places: Mapping[str, int]) -> Callable[[Sequence[str]], Rendered]:
-    getters = {slot: (_getter(value, places), value.column) for slot, value in content.values.items()}
     wanted = slots(content.components, "NAMED" if content.named else "POSITIONAL")
-    bodies = {c.get("type"): c for c in content.components}
+    getters = [
+        (slot, content.values[slot.id].column, _getter(content.values[slot.id], places, slot.required))
+        for slot in wanted
+        if slot.required or slot.id in content.values
+    ]
+    texts = {c.get("type"): str(c.get("text") or "") for c in content.components}
+    header_text, body_text, footer = (texts.get(part, "") for part in ("HEADER", "BODY", "FOOTER"))
+    fill = _filler(content, wanted)
+    name, language = content.template or ("", "")
 
     def render(cells: Sequence[str]) -> Rendered:
-        values: dict[str, str] = {}
-        for slot in wanted:
-            get, column = getters[slot.id]
-            values[slot.id] = _parameter(get(cells), slot, column)
-        header = _fill(bodies.get("HEADER", {}).get("text", ""), "header", values, HEADER_MAX)
-        body = _fill(bodies.get("BODY", {}).get("text", ""), "body", values, BODY_MAX)
-        name, language = content.template or ("", "")
-        template = {"name": name, "language": language, "components": _components(content, wanted, values, bodies)}
-        return Rendered("\n".join(t for t in (header, body, bodies.get("FOOTER", {}).get("text", "")) if t), template)
+        values = {slot.id: _parameter(get(cells), slot, column) for slot, column, get in getters}
+        header = _fill(header_text, "header", values, HEADER_MAX)
+        body = _fill(body_text, "body", values, BODY_MAX)
+        template = {"name": name, "language": language, "category": content.category, "components": fill(values)}
+        return Rendered("\n".join(t for t in (header, body, footer) if t), template)
 
     return render
 
 
 def _parameter(text: str, slot: Slot, column: str) -> str:
+    """The value of a slot as the wire takes it. Raises RowError; `why` says what is wrong with an invalid one."""
     if _FORBIDDEN.search(text):
         raise RowError("variable_invalid", column or slot.id)
-    if slot.kind == "code" and len(text) > 20:
-        raise RowError("text_too_long", column or slot.id, {"m": len(text), "max": 20})
+    text = text.strip()
+    if not text:
+        if slot.required:
+            raise RowError("variable_missing", column or slot.id)
+        return text
+    longest = LONGEST.get(slot.kind)
+    if longest is not None and len(text) > longest:
+        raise RowError("text_too_long", column or slot.id, {"m": len(text), "max": longest})
+    check = _CHECKS.get(slot.kind)
+    if check is None:
+        return text
+    why, text = check(text)
+    if why:
+        raise RowError("variable_invalid", column or slot.id, {"why": why})
     return text
 
 
+def fixed_problem(slot: Slot, text: str) -> RowError | None:
+    """Why this text, the same for everybody, cannot be the value of a slot; None when it can."""
+    try:
+        _parameter(text, slot, "")
+    except RowError as error:
+        return error
+    return None
+
+
+def _media(text: str) -> tuple[str, str]:
+    return "" if (text.isascii() and text.isdigit()) or _LINK.fullmatch(text) else "not_media", text
+
+
+def _unbroken(text: str) -> tuple[str, str]:
+    return "link_spaces" if any(c.isspace() for c in text) else "", text
+
+
+def _degrees(most: int) -> Callable[[str], tuple[str, str]]:
+    def check(text: str) -> tuple[str, str]:
+        text = text.replace(",", ".")
+        try:
+            fits = abs(float(text)) <= most
+        except ValueError:
+            fits = False
+        return "" if fits else "not_degrees", text
+
+    return check
+
+
+# kind of slot → ("" or why it cannot be sent, the value as it is sent)
+_CHECKS: dict[str, Callable[[str], tuple[str, str]]] = {
+    **{kind.lower(): _media for kind in MEDIA},
+    "suffix": _unbroken,
+    "latitude": _degrees(90),
+    "longitude": _degrees(180),
+}
+
+
 def _fill(text: str, part: str, values: Mapping[str, str], limit: int) -> str:
-    filled = _POSITIONAL.sub(lambda m: values.get(f"{part}.{m.group(1)}", m.group(0)), text)
-    if len(filled) > limit:
-        raise RowError("text_too_long", None, {"m": len(filled), "max": limit})
-    return filled
+    if "{{" in text:
+        text = _POSITIONAL.sub(lambda m: values.get(f"{part}.{m.group(1)}", m.group(0)), text)
+    if len(text) > limit:
+        raise RowError("text_too_long", None, {"m": len(text), "max": limit})
+    return text
 
 
-def _components(
-    content: Content, wanted: list[Slot], values: Mapping[str, str], bodies: Mapping[Any, Any]
-) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
-    header = [s for s in wanted if s.part == "header"]
-    if header and header[0].id == "header.media":
-        kind = header[0].kind
-        made.append({"type": "header", "parameters": [{"type": kind, kind: {"link": values["header.media"]}}]})
-    elif header:
-        made.append({"type": "header", "parameters": [_text(s, values, content.named) for s in header]})
-    body = [s for s in wanted if s.part == "body"]
+Fill = Callable[[Mapping[str, str]], dict[str, Any]]
+
+
+def _filler(content: Content, wanted: Sequence[Slot]) -> Callable[[Mapping[str, str]], list[dict[str, Any]]]:
+    """Values of the slots → components as the Cloud API takes them; what has no variable is left out."""
+    parts: list[Fill] = []
+    header = [slot for slot in wanted if slot.part == "header"]
+    if header:
+        parts.append(_header(header, content.named))
+    body = [slot for slot in wanted if slot.part == "body"]
     if body:
-        made.append({"type": "body", "parameters": [_text(s, values, content.named) for s in body]})
-    for slot in (s for s in wanted if s.part == "button"):
-        index = slot.id.partition(".")[2]
-        if slot.kind == "code":
-            parameter, sub_type = {"type": "coupon_code", "coupon_code": values[slot.id]}, "copy_code"
-        else:
-            parameter, sub_type = {"type": "text", "text": values[slot.id]}, "url"
-        made.append({"type": "button", "sub_type": sub_type, "index": index, "parameters": [parameter]})
-    if any(b.get("type") == "OTP" for b in bodies.get("BUTTONS", {}).get("buttons", [])) and "body.1" in values:
-        code = {"type": "text", "text": values["body.1"]}
-        made.append({"type": "button", "sub_type": "url", "index": "0", "parameters": [code]})
-    return made
+        parts.append(lambda values: {"type": "body", "parameters": [_text(s, values, content.named) for s in body]})
+    for index, button in enumerate(_buttons(content.components)):
+        if (part := _button(str(index), button, wanted)) is not None:
+            parts.append(part)
+    return lambda values: [part(values) for part in parts]
+
+
+def _header(wanted: Sequence[Slot], named: bool) -> Fill:
+    kind = wanted[0].kind
+    if kind == "text":
+        return lambda values: {"type": "header", "parameters": [_text(s, values, named) for s in wanted]}
+    if kind == "latitude":
+        names = [slot.id.partition(".")[2] for slot in wanted]
+
+        def location(values: Mapping[str, str]) -> dict[str, Any]:
+            place = {name: values[f"header.{name}"] for name in names if values.get(f"header.{name}")}
+            return {"type": "header", "parameters": [{"type": "location", "location": place}]}
+
+        return location
+
+    def media(values: Mapping[str, str]) -> dict[str, Any]:
+        where = values["header.media"]
+        file = {"id" if where.isdigit() else "link": where}
+        if kind == "document" and (name := values.get("header.filename") or _file_name(where)):
+            file["filename"] = name
+        return {"type": "header", "parameters": [{"type": kind, kind: file}]}
+
+    return media
+
+
+def _file_name(link: str) -> str:
+    """The name that a link gives its file; "" where it gives none."""
+    last = unquote(urlsplit(link).path).rpartition("/")[2]
+    return last if "." in last and not _FORBIDDEN.search(last) else ""
+
+
+def _button(index: str, button: Mapping[str, Any], wanted: Sequence[Slot]) -> Fill | None:
+    """The part that fills one button; None for a button that takes nothing."""
+    slot_id, kind = f"button.{index}", button.get("type")
+    if _is_otp(button):
+        code = next((slot.id for slot in wanted if slot.kind == "otp"), "")
+        return lambda values: _button_part("url", index, {"type": "text", "text": values[code]})
+    if kind == "QUICK_REPLY":
+        label = str(button.get("text", ""))
+        if optouts.is_stop_word(label) or " ".join(label.casefold().split()) in _STOP_LABELS:
+            return lambda values: _button_part("quick_reply", index, {"type": "payload", "payload": STOP_PAYLOAD})
+        return None
+    if kind == "COPY_CODE":
+        return lambda values: _button_part("copy_code", index, {"type": "coupon_code", "coupon_code": values[slot_id]})
+    if any(slot.id == slot_id for slot in wanted):
+        return lambda values: _button_part("url", index, {"type": "text", "text": values[slot_id]})
+    return None
+
+
+def _button_part(sub_type: str, index: str, parameter: dict[str, str]) -> dict[str, Any]:
+    return {"type": "button", "sub_type": sub_type, "index": index, "parameters": [parameter]}
 
 
 def _text(slot: Slot, values: Mapping[str, str], named: bool) -> dict[str, str]:

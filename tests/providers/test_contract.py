@@ -94,6 +94,11 @@ def cloud_callback() -> RawCallback:
     return called("", body, headers={"x-hub-signature-256": meta_webhooks.signature(SECRET, body)})
 
 
+def dialog_callback() -> RawCallback:
+    genuine = cloud_callback()
+    return called("", genuine.body, headers={"d360-webhook-secret": SECRET})
+
+
 def sandbox_callback() -> RawCallback:
     body = json.dumps({"id": "A", "ref": TOKEN, "status": "delivered", "time": 1_793_869_200}).encode()
     return called("status", body, headers={"x-sandbox-signature": sandbox_sms.signature(SECRET, body)})
@@ -134,6 +139,10 @@ CASES: dict[str, Case] = {
             **{"base_url": url, "access_token": SECRET, "app_secret": SECRET, "phone_number_id": "the-number"},
         },
         **CLOUD,  # type: ignore[arg-type]
+    ),
+    "360dialog": Case(
+        lambda url: {"base_url": url, "api_key": SECRET, "webhook_secret": SECRET, "phone_number_id": "the-number"},
+        **{**CLOUD, "callback": dialog_callback, "signed": False},  # type: ignore[arg-type]
     ),
     "sandbox_sms": Case(
         lambda url: {**published(url), "token": SECRET, "secret": SECRET},

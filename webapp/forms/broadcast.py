@@ -79,6 +79,11 @@ PARTS = {
     "suffix": _l("Button link ending"),
     "code": _l("Copy code"),
     "media": _l("Header media"),
+    "filename": _l("Name of the document"),
+    "latitude": _l("Latitude"),
+    "longitude": _l("Longitude"),
+    "name": _l("Name of the place"),
+    "address": _l("Address of the place"),
 }
 
 
@@ -111,8 +116,11 @@ class Binding:
     @property
     def label(self) -> str:
         """The part of the template, and the name of the variable in it."""
-        part = PARTS.get(self.slot.kind, PARTS["media"]) if self.slot.kind != "text" else PARTS[self.slot.part]
-        return f"{part} {{{{{self.slot.name}}}}}" if self.slot.kind == "text" else f"{part} {self.slot.name}".strip()
+        if self.slot.kind in ("text", "otp"):
+            return f"{PARTS[self.slot.part]} {{{{{self.slot.name}}}}}"
+        if self.slot.kind == "place":
+            return str(PARTS[self.slot.name])
+        return f"{PARTS.get(self.slot.kind, PARTS['media'])} {self.slot.name}".strip()
 
     @property
     def given(self) -> dict[str, str]:
@@ -316,7 +324,7 @@ class BroadcastForm(Form):  # type: ignore[misc]
             self.send_at.errors = [_("Choose a date and a time")]
             found = True
         for binding in self.bindings if self.content_open else []:
-            if not binding.given:
+            if not binding.given and binding.slot.required:
                 binding.error = _("Say where the value comes from")
                 found = True
         if any(b.error for b in self.bindings):

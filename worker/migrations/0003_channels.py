@@ -8,6 +8,7 @@ STATEMENTS = (
     "ALTER TABLE channel ADD COLUMN account TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE channel ADD COLUMN vendor_limit BIGINT",
     "ALTER TABLE channel ADD COLUMN quality TEXT",
+    "ALTER TABLE message_template ADD COLUMN quality TEXT",
     "CREATE INDEX channel_account ON channel (account)",
     (
         "CREATE TABLE part (id {id}, channel_id BIGINT NOT NULL, provider_id TEXT NOT NULL, message_id BIGINT NOT NULL,"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.providers.base import Provider
 from worker.providers.connector import HttpGateway, presets
+from worker.providers.dialog360 import Dialog360
 from worker.providers.sandbox_sms import SandboxSms
 from worker.providers.sandbox_waba import SandboxWaba
 from worker.providers.smpp import Smpp
@@ -14,6 +15,7 @@ _REGISTERED: tuple[type[Provider], ...] = (
     SandboxWaba,
     SandboxSms,
     WhatsAppCloud,
+    Dialog360,
     Smpp,
     Twilio,
     *presets(),

@@ -153,7 +153,7 @@ class StatusUpdate:
     `at` is the provider's time in milliseconds since the epoch; 0 when it gives none: when the report came counts.
     `also`: other spellings of `provider_id`, for vendors whose reports write an id differently from their answers;
     they count when nobody has the id itself, and only for a message to `phone`, as another message may well be
-    called so.
+    called so. `phone`: E.164 with the plus, or the vendor's own id of a person, where the report names one.
     """
 
     status: str
@@ -173,8 +173,9 @@ class InboundMessage:
 
     `phone` is E.164 with the plus, or the vendor's own id of a person who hides the number.
     `at`: milliseconds since the epoch; 0 when the provider gives no time: when it came counts.
-    `payload`: what we wrote into the button that was pressed. `part`: (reference, number from 1, total) of one
-    part of a long SMS; all parts of one have the same phone, reference and total, and come in any order.
+    `payload`: what we wrote into the button that was pressed. `code`: why the vendor could not bring all of it.
+    `part`: (reference, number from 1, total) of one part of a long SMS; all parts of one have the same phone,
+    reference and total, and come in any order.
     """
 
     provider_id: str
@@ -186,6 +187,7 @@ class InboundMessage:
     context: str | None = None
     payload: str | None = None
     part: tuple[str, int, int] | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ class Notice:
     category. subject "marketing": `status` is stop or resume, said by the person `phone`. subject "account":
     `status` is the vendor's word. subject "limit": `status` is how many people the account may begin to write
     to within 24 hours, -1 for any number. subject "number": `status` is news about the number's quality.
+    subject "quality": `status` is the new quality of the template `name`.
     `outcome`: STOP_BROADCAST or STOP_CHANNEL where sending must end, else "".
     """
 
@@ -253,7 +256,7 @@ class Provider:
     kind: ClassVar[str]  # waba, sms
     label: ClassVar[str]
     fields: ClassVar[tuple[Field, ...]] = ()
-    supports: ClassVar[frozenset[str]] = frozenset()  # templates, reports, inbound, read
+    supports: ClassVar[frozenset[str]] = frozenset()  # templates, reports, inbound, read, media, register
     pace: ClassVar[float] = 20.0  # default messages per second
     line: ClassVar[bool] = False  # receives over a connection of its own, which one process at a time may keep
     callback_methods: ClassVar[frozenset[str]] = frozenset({"POST"})  # others are asked of `handshake`
@@ -338,6 +341,11 @@ class Provider:
     def templates(self) -> list[TemplateData]:
         """All message templates of the account (WABA). Raises SendError."""
         return []
+
+    def register(self) -> None:
+        """Tell the vendor to bring callbacks to our address, for a Provider that `supports` "register". A person
+        asks for it; it changes the account. Raises SendError."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of connections."""

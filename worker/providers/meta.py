@@ -1,4 +1,4 @@
-"""The wire of the WhatsApp Cloud API: sending, templates, the check of a connection, webhooks.
+"""The wire of the WhatsApp Cloud API: sending, files, templates, webhooks; the check of a connection is in meta_check.
 
 Shared by every Provider that speaks it. A subclass says where the API is and how a call identifies
 itself; the rest is the same.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from worker.providers import meta_webhooks
-from worker.providers.adapter import Answer
+from worker.providers import meta_check, meta_notices, meta_webhooks
+from worker.providers.adapter import Answer, Timeouts
 from worker.providers.base import (
+    REFUSED,
     Accepted,
     Finding,
     InboundMessage,
@@ -27,6 +29,7 @@ from worker.providers.base import (
     TemplateData,
 )
 from worker.providers.http import (
+    LONGEST_WAIT,
     HttpClient,
     classify_http,
     json_object,
@@ -41,79 +44,145 @@ from worker.providers.rules import UNKNOWN
 VERSION = "v25.0"
 HELD = frozenset({"held_for_quality_assessment", "paused"})
 TEMPLATE_FIELDS = "id,name,language,status,category,parameter_format,components"
-NUMBER_FIELDS = (
-    "id,display_phone_number,verified_name,name_status,status,quality_rating,platform_type,account_mode,"
-    "health_status,webhook_configuration,whatsapp_business_manager_messaging_limit"
-)
+LIMIT_FIELD = "whatsapp_business_manager_messaging_limit"
+MARKETING = "MARKETING"
 PAGE = 100
 MOST_PAGES = 100
+MB = 1024 * 1024
+# What the header of a template may show, by type; the largest size in bytes.
+MEDIA_SIZES = {
+    "image/jpeg": 5 * MB,
+    "image/png": 5 * MB,
+    "video/mp4": 16 * MB,
+    "video/3gpp": 16 * MB,
+    "application/pdf": 100 * MB,
+}
+UPLOAD = Timeouts(read=120.0, total=600.0)
 _NAMED_VARIABLE = re.compile(r"\{\{\s*[^\d\s{}][^{}]*\}\}")
 
 
 class CloudApi(Provider):
-    """A Provider that speaks this wire. Settings: phone_number_id, waba_id, app_secret, verify_token."""
+    """A Provider that speaks this wire.
+
+    Settings: phone_number_id, waba_id, access_token, app_secret, verify_token; marketing_endpoint where it has one.
+    """
 
     kind = "waba"
-    supports = frozenset({"templates", "reports", "inbound", "read"})
+    supports = frozenset({"templates", "reports", "inbound", "read", "media"})
 
     def __post_init__(self) -> None:
         self.http = self.client()
 
-    def client(self) -> HttpClient:
-        """The HTTP client of this Provider."""
-        return HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()))
+    def client(self, timeouts: Timeouts | None = None) -> HttpClient:
+        """An HTTP client of this Provider."""
+        return HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()), timeouts=timeouts)
 
     def base(self) -> str:
         """The address that paths are appended to, version included. Raises SendError when there is none."""
         raise NotImplementedError
 
+    def sender(self) -> str:
+        """The path of the sending number, with its slash."""
+        return f"{self.path_part('phone_number_id')}/"
+
     def credentials(self) -> dict[str, str]:
         """The header that identifies us."""
-        return {"Authorization": f"Bearer {self._setting('access_token')}"}
+        return {"Authorization": f"Bearer {self.setting('access_token')}"}
+
+    def account(self) -> str:
+        return self.setting("waba_id")
+
+    def endpoint(self, out: Outgoing) -> str:
+        """Which of the two send calls takes a message: the marketing endpoint takes marketing templates only."""
+        chosen = str(self.settings.get("marketing_endpoint") or "").lower() in ("true", "1", "on", "yes")
+        marketing = out.template is not None and out.template.get("category") == MARKETING
+        return "marketing_messages" if chosen and marketing else "messages"
 
     def send(self, out: Outgoing) -> Accepted:
+        endpoint = self.endpoint(out)
+        body = request_body(out)
+        if endpoint == "marketing_messages":
+            body["product_policy"] = "CLOUD_API_FALLBACK"
         answer = self.http.request(
             "POST",
-            f"{self.base()}/{self._path_part('phone_number_id')}/messages",
+            f"{self.base()}/{self.sender()}{endpoint}",
             {**self.credentials(), "Content-Type": "application/json"},
-            json.dumps(request_body(out), ensure_ascii=False, separators=(",", ":")).encode(),
+            json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
         )
         return accepted(answer)
+
+    def upload(self, data: bytes, mime: str, filename: str) -> str:
+        """Hand a file over for the header of templates; its id, by which messages show it. Raises SendError.
+
+        The vendor keeps a file for 30 days.
+        """
+        most = MEDIA_SIZES.get(mime)
+        if most is None:
+            raise SendError(REFUSED, "media_type", mime, about_message=True)
+        if not 0 < len(data) <= most:
+            cause = "media_too_large" if data else "media_empty"
+            raise SendError(REFUSED, cause, f"{most // MB} MB", about_message=True)
+        boundary = secrets.token_hex(16)
+        client = self.client(UPLOAD)
+        try:
+            answer = client.request(
+                "POST",
+                f"{self.base()}/{self.sender()}media",
+                {**self.credentials(), "Content-Type": f"multipart/form-data; boundary={boundary}"},
+                multipart(boundary, {"messaging_product": "whatsapp", "type": mime}, data, mime, filename),
+            )
+        finally:
+            client.close()
+        identity = understood(answer).get("id")
+        if not isinstance(identity, str | int) or not str(identity):
+            raise unreadable(answer)
+        return str(identity)
 
     def templates(self) -> list[TemplateData]:
         found: list[TemplateData] = []
         query = {"fields": TEMPLATE_FIELDS, "limit": str(PAGE)}
         for _ in range(MOST_PAGES):
-            page = self._get(f"{self._path_part('waba_id')}/message_templates", query)
-            found.extend(_templates(page))
+            page = self.get(f"{self.path_part('waba_id')}/message_templates", query)
+            found.extend(template for item in items(page.get("data")) if (template := read_template(item)) is not None)
             after = _next_cursor(page)
             if after is None or after == query.get("after"):
                 break
             query["after"] = after
         return found
 
+    def limit(self) -> int | None:
+        """How many people the account may begin to write to within 24 hours; None: any number, or not known.
+
+        Raises SendError.
+        """
+        try:
+            found = self.get(self.path_part("phone_number_id"), {"fields": LIMIT_FIELD}).get(LIMIT_FIELD)
+        except SendError as error:
+            if error.cause != "100":
+                raise
+            return None  # this version does not know the field
+        number = meta_webhooks.daily_limit(found)
+        return None if number is None or number < 0 else number
+
     def check(self) -> list[Finding]:
         """Number, account, subscription and templates, each asked for by a call that changes nothing."""
-        try:
-            return list(self._findings())
-        except SendError as error:
-            return [Finding("error", error.cause, error.detail)]
+        return list(meta_check.findings(self))
 
     def ping(self) -> None:
-        self._get(self._path_part("phone_number_id"), {"fields": "id"})
+        self.get(self.path_part("phone_number_id"), {"fields": "id"})
 
     def handshake(self, callback: RawCallback) -> str | None:
-        return meta_webhooks.challenge(callback, self._setting("verify_token"))
+        return meta_webhooks.challenge(callback, self.setting("verify_token"))
 
     def verify(self, callback: RawCallback) -> bool:
         # The second secret is the former one, for the time in which the vendor changes over.
-        return meta_webhooks.signed(callback, (self._setting("app_secret"), self._setting("app_secret_previous")))
+        return meta_webhooks.signed(callback, (self.setting("app_secret"), self.setting("app_secret_previous")))
 
     def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
-        return meta_webhooks.parse(callback.body, self._setting("phone_number_id"))
+        return meta_webhooks.parse(callback.body, self.setting("phone_number_id"))
 
     def notices(self, callback: RawCallback) -> Iterable[Notice]:
-        return meta_webhooks.notices(callback.body)
+        return meta_notices.notices(callback.body, self.account(), self.setting("phone_number_id"))
 
     def outcome(self, code: str) -> str:
         return meaning(int(code) if code.isdigit() else -1)[1].beyond
@@ -121,52 +190,25 @@ class CloudApi(Provider):
     def close(self) -> None:
         self.http.close()
 
-    def _setting(self, name: str) -> str:
+    def setting(self, name: str) -> str:
+        """A setting as text; "" when it is missing."""
         return str(self.settings.get(name) or "")
 
-    def _path_part(self, name: str) -> str:
-        return quote(self._setting(name), safe="")
+    def path_part(self, name: str) -> str:
+        """A setting as a part of a path."""
+        return quote(self.setting(name), safe="")
 
-    def _get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+    def get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """One object by GET. Raises SendError."""
-        answer = self.http.request("GET", f"{self.base()}/{path}?{urlencode(query)}", self.credentials())
-        found = json_object(answer.body)
-        if found is None or "error" in found or not 200 <= answer.status < 300:
-            raise refusal(answer, found)
-        return found
+        address = f"{self.base()}/{path}"
+        return understood(
+            self.http.request("GET", f"{address}?{urlencode(query)}" if query else address, self.credentials())
+        )
 
-    def _findings(self) -> Iterator[Finding]:
-        number = self._get(self._path_part("phone_number_id"), {"fields": NUMBER_FIELDS})
-        shown = " · ".join(str(number[k]) for k in ("display_phone_number", "verified_name") if number.get(k))
-        yield Finding("ok", "number_found", shown)
-        if number.get("status") not in (None, "CONNECTED"):
-            yield Finding("error", "number_not_connected", str(number["status"]))
-        if number.get("quality_rating") in ("RED", "YELLOW"):
-            yield Finding("warning", "number_quality", str(number["quality_rating"]))
-        if number.get("account_mode") == "SANDBOX":
-            yield Finding("warning", "number_for_tests")
-        yield from _health(number)
-        yield from self._webhook(number)
-        waba = self._path_part("waba_id")
-        members = self._get(f"{waba}/phone_numbers", {"fields": "id", "limit": str(PAGE)})
-        if all(str(item.get("id")) != self._setting("phone_number_id") for item in _items(members)):
-            yield Finding("error", "number_not_in_account")
-        if not list(_items(self._get(f"{waba}/subscribed_apps", {}))):
-            yield Finding("error", "webhook_not_subscribed")
-        approved = self._get(f"{waba}/message_templates", {"fields": "name", "limit": "1", "status": "APPROVED"})
-        if not list(_items(approved)):
-            yield Finding("warning", "no_templates")
-
-    def _webhook(self, number: Mapping[str, Any]) -> Iterator[Finding]:
-        """Compare the address that the vendor really calls, the most particular one, with ours."""
-        configured = number.get("webhook_configuration")
-        ours = self.addresses.webhook
-        if not isinstance(configured, dict) or not ours.startswith("http"):
-            return
-        scopes = ("phone_number", "whatsapp_business_account", "application")
-        theirs = next((str(configured[scope]) for scope in scopes if configured.get(scope)), "")
-        if theirs and theirs != ours:
-            yield Finding("warning", "webhook_elsewhere", theirs)
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a POST of JSON. Raises SendError."""
+        headers = {**self.credentials(), "Content-Type": "application/json"}
+        return understood(self.http.request("POST", f"{self.base()}/{path}", headers, json.dumps(body).encode()))
 
 
 def request_body(out: Outgoing) -> dict[str, Any]:
@@ -186,12 +228,29 @@ def request_body(out: Outgoing) -> dict[str, Any]:
     return body | {"type": "template", "template": filled}
 
 
-def accepted(answer: Answer) -> Accepted:
-    """Read the answer to a send call. Raises SendError unless it holds the id of an accepted message."""
+def multipart(boundary: str, values: Mapping[str, str], data: bytes, mime: str, filename: str) -> bytes:
+    """A form with one file, as its body."""
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in values.items()
+    ]
+    name = "".join(c for c in filename if c.isprintable() and c not in '"\\') or "file"
+    parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n')
+    parts.append(f"Content-Type: {mime}\r\n\r\n")
+    return "".join(parts).encode() + data + f"\r\n--{boundary}--\r\n".encode()
+
+
+def understood(answer: Answer) -> dict[str, Any]:
+    """The object that an answer of success holds. Raises SendError."""
     found = json_object(answer.body)
     if found is None or "error" in found or not 200 <= answer.status < 300:
         raise refusal(answer, found)
-    messages = found.get("messages")
+    return found
+
+
+def accepted(answer: Answer) -> Accepted:
+    """Read the answer to a send call. Raises SendError unless it holds the id of an accepted message."""
+    messages = understood(answer).get("messages")
     first = messages[0] if isinstance(messages, list) and messages else None
     identity = first.get("id") if isinstance(first, dict) else None
     if not isinstance(identity, str) or not identity:
@@ -200,52 +259,66 @@ def accepted(answer: Answer) -> Accepted:
 
 
 def refusal(answer: Answer, found: Mapping[str, Any] | None) -> SendError:
-    """What an answer without acceptance means: by its code, else by its status."""
+    """What an answer without acceptance means: by its code, else by its status.
+
+    A reseller's own faults stand in `meta` instead, in words.
+    """
     retry_after = answer.headers.get("retry-after")
     code, subcode, words = meta_webhooks.error_facts((found or {}).get("error"))
+    meta = (found or {}).get("meta")
+    if code is None and isinstance(meta, dict):
+        given = (meta.get(key) for key in ("developer_message", "developerMessage"))
+        words = next((str(text)[:500] for text in given if text), "")
     by_status = classify_http(answer.status, retry_after, mask_digits(words))
     if code is None:
         return by_status or unreadable(answer)
     code, rule = meaning(code, subcode)
     if rule is UNKNOWN and by_status is not None and not speaks_for_itself(answer.status):
         return by_status
-    return rule.error(str(code), mask_digits(words), http_status=answer.status, retry_after=seconds(retry_after))
+    wait = seconds(retry_after)
+    if wait is None and rule.slow_channel:
+        wait = _free_again(answer.headers.get("x-business-use-case-usage"))
+    return rule.error(str(code), mask_digits(words), http_status=answer.status, retry_after=wait)
 
 
-def _health(number: Mapping[str, Any]) -> Iterator[Finding]:
-    health = number.get("health_status")
-    for entity in _items({"data": health.get("entities")} if isinstance(health, dict) else {}):
-        state = entity.get("can_send_message")
-        if state in ("LIMITED", "BLOCKED"):
-            level = "error" if state == "BLOCKED" else "warning"
-            words = [
-                str(error.get(key, ""))
-                for error in _items({"data": entity.get("errors")})
-                for key in ("error_description", "possible_solution")
-            ]
-            yield Finding(level, "health", " ".join([str(entity.get("entity_type", "")), *words]).strip())
+def _free_again(usage: str | None) -> float | None:
+    """Seconds until the account's calls are free again, as the vendor estimates it; None when it does not."""
+    accounts = (json_object((usage or "").encode()) or {}).values()
+    minutes = (item.get("estimated_time_to_regain_access") for account in accounts for item in items(account))
+    longest = max((m for m in minutes if isinstance(m, int)), default=0)
+    return min(longest * 60.0, LONGEST_WAIT) if longest > 0 else None
 
 
-def _items(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    data = page.get("data")
+def items(data: Any) -> Iterator[dict[str, Any]]:
+    """The objects in a list, as far as it is one."""
     return (item for item in data if isinstance(item, dict)) if isinstance(data, list) else iter(())
 
 
-def _templates(page: Mapping[str, Any]) -> Iterator[TemplateData]:
-    for item in _items(page):
-        name, language = item.get("name"), item.get("language")
-        if not isinstance(name, str) or not isinstance(language, str):
-            continue
-        components = item.get("components")
-        components = [c for c in components if isinstance(c, dict)] if isinstance(components, list) else []
-        yield TemplateData(
-            name=name,
-            language=language,
-            status=str(item.get("status", "")).upper(),
-            category=str(item.get("category", "")).upper(),
-            components=components,
-            parameter_format=_parameter_format(item, components),
-        )
+def read_template(item: Mapping[str, Any]) -> TemplateData | None:
+    """One template of a list; its names of states and kinds in capitals, however they were written."""
+    name, language = item.get("name"), item.get("language")
+    if isinstance(language, dict):
+        language = language.get("code")
+    if not isinstance(name, str) or not isinstance(language, str):
+        return None
+    components = [_component(component) for component in items(item.get("components"))]
+    return TemplateData(
+        name=name,
+        language=language,
+        status=str(item.get("status", "")).upper(),
+        category=str(item.get("category", "")).upper(),
+        components=components,
+        parameter_format=_parameter_format(item, components),
+    )
+
+
+def _component(given: Mapping[str, Any]) -> dict[str, Any]:
+    found = {**given, "type": str(given.get("type", "")).upper()}
+    if found.get("format"):
+        found["format"] = str(found["format"]).upper()
+    if "buttons" in found:
+        found["buttons"] = [{**b, "type": str(b.get("type", "")).upper()} for b in items(found["buttons"])]
+    return found
 
 
 def _parameter_format(item: Mapping[str, Any], components: list[dict[str, Any]]) -> str:

@@ -14,14 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from worker import clock
-from worker.providers.base import (
-    STOP_BROADCAST,
-    STOP_CHANNEL,
-    InboundMessage,
-    Notice,
-    RawCallback,
-    StatusUpdate,
-)
+from worker.providers.base import InboundMessage, RawCallback, StatusUpdate
 
 STATUSES = {
     "sent": "sent",
@@ -47,11 +40,6 @@ _INTERACTIVE_TEXT = {"button_reply": "title", "list_reply": "title", "nfm_reply"
 _KINDS = frozenset({*_TEXT_FIELD, "contacts", "interactive", "unsupported"})
 # Facts about earlier messages or the person, never a message of their own.
 _NOT_MESSAGES = frozenset({"system", "edit", "revoke", "request_welcome", "ephemeral"})
-_TEMPLATE_STOPS = frozenset({"PAUSED", "DISABLED", "FLAGGED", "LOCKED", "REJECTED", "PENDING_DELETION", "DELETED"})
-_ACCOUNT_STOPS = frozenset(
-    {"DISABLED_UPDATE", "ACCOUNT_DELETED", "ACCOUNT_OFFBOARDED", "ACCOUNT_RESTRICTION", "ACCOUNT_VIOLATION"}
-)
-_NOTICE_FIELDS = (b'"message_template_status_update"', b'"user_preferences"', b'"account_update"')
 _DIGITS = re.compile(r"\+?(\d{5,20})")
 _PERSON_ID = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}")
 _LATEST = 4_102_444_800_000  # the year 2100: what lies beyond is not a time
@@ -82,70 +70,75 @@ def challenge(callback: RawCallback, verify_token: str) -> str | None:
 
 def parse(body: bytes, phone_number_id: str = "") -> Iterator[StatusUpdate | InboundMessage]:
     """Statuses and inbound messages in the order of the body; those of other numbers are passed over."""
-    for field, value in _changes(body):
-        if field != "messages":
-            continue
-        number = _dict(value.get("metadata")).get("phone_number_id")
-        if phone_number_id and number and str(number) != phone_number_id:
+    for _account, field, value in changes(body):
+        if field != "messages" or elsewhere(value, phone_number_id):
             continue
         people = _people(value)
-        for item in _dicts(value.get("messages")):
-            if (message := _inbound(item, people)) is not None:
+        fault = _code(value)  # of the whole change; it concerns the messages in it
+        for item in dicts(value.get("messages")):
+            if (message := _inbound(item, people, fault)) is not None:
                 yield message
-        for item in _dicts(value.get("statuses")):
+        for item in dicts(value.get("statuses")):
             if (status := _status(item)) is not None:
                 yield status
 
 
-def notices(body: bytes) -> Iterator[Notice]:
-    """What the body says about templates, marketing choices of people, and the account."""
-    if not any(field in body for field in _NOTICE_FIELDS):  # nearly every body; spares the parsing
-        return
-    for field, value in _changes(body):
-        if field == "message_template_status_update":
-            event = _text(value.get("event"), 50).upper()
-            yield Notice(
-                "template",
-                event,
-                STOP_BROADCAST if event in _TEMPLATE_STOPS else "",
-                name=_text(value.get("message_template_name"), 512),
-                language=_text(value.get("message_template_language"), 20),
-            )
-        elif field == "account_update":
-            event = _text(value.get("event"), 50).upper()
-            yield Notice("account", event, STOP_CHANNEL if event in _ACCOUNT_STOPS else "")
-        elif field == "user_preferences":
-            yield from _preferences(value)
-
-
 def error_facts(error: Any) -> tuple[int | None, int | None, str]:
     """Code, second code and the useful words of an error object, which comes in several shapes."""
-    error = _dict(error)
+    error = mapping(error)
     data = error.get("error_data")
-    details = _dict(data).get("details") if isinstance(data, dict) else data
+    details = mapping(data).get("details") if isinstance(data, dict) else data
     words = next((w for w in (details, error.get("message"), error.get("title")) if w), "")
-    return _number(error.get("code")), _number(error.get("error_subcode")), _text(words, 500)
+    return number_of(error.get("code")), number_of(error.get("error_subcode")), text_of(words, 500)
 
 
-def _changes(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+def changes(body: bytes) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(account, field, value) of every change in a body, in order; nothing when it cannot be read."""
     try:
         envelope = json.loads(body)
     except (ValueError, RecursionError):
         return
-    for entry in _dicts(_dict(envelope).get("entry")):
-        for change in _dicts(entry.get("changes")):
+    for entry in dicts(mapping(envelope).get("entry")):
+        for change in dicts(entry.get("changes")):
             value = change.get("value")
             if isinstance(value, dict):
-                yield str(change.get("field", "")), value
+                yield str(entry.get("id", "")), str(change.get("field", "")), value
+
+
+def elsewhere(value: Mapping[str, Any], phone_number_id: str) -> bool:
+    """Whether a change speaks of another number than ours."""
+    number = mapping(value.get("metadata")).get("phone_number_id")
+    return bool(phone_number_id and number and str(number) != phone_number_id)
+
+
+def person(*candidates: Any) -> str:
+    """Whom these ids name: the phone with its plus, else the vendor's own id of a person; "" when unreadable."""
+    given = [text_of(candidate, 200) for candidate in candidates]
+    for text in given:
+        if digits := _DIGITS.fullmatch(text):
+            return "+" + digits[1]
+    return next((text for text in given if _PERSON_ID.fullmatch(text)), "")
+
+
+def daily_limit(value: Any) -> int | None:
+    """People a day from 250, "250", TIER_2K or TIER_UNLIMITED (-1, as the vendor writes it elsewhere); None when
+    unreadable."""
+    if (number := number_of(value)) is not None:
+        return max(number, -1)
+    text = text_of(value, 40).upper().removeprefix("TIER_")
+    if text == "UNLIMITED":
+        return -1
+    found = re.fullmatch(r"(\d{1,6})(K|M)?", text)
+    return int(found[1]) * {"K": 1_000, "M": 1_000_000}.get(found[2] or "", 1) if found else None
 
 
 def _people(value: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Every id that a message may name its sender by → (phone digits or "", display name)."""
     found: dict[str, tuple[str, str]] = {}
-    for contact in _dicts(value.get("contacts")):
-        phone = _text(contact.get("wa_id"), 40)
-        name = _text(_dict(contact.get("profile")).get("name"), 200)
-        for key in (phone, _text(contact.get("user_id"), 200)):
+    for contact in dicts(value.get("contacts")):
+        phone = text_of(contact.get("wa_id"), 40)
+        name = text_of(mapping(contact.get("profile")).get("name"), 200)
+        for key in (phone, text_of(contact.get("user_id"), 200)):
             if key:
                 found[key] = (phone, name)
     return found
@@ -153,39 +146,49 @@ def _people(value: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 def _status(item: Mapping[str, Any]) -> StatusUpdate | None:
     status = STATUSES.get(str(item.get("status")))
-    identity = _text(item.get("id"), 255)
+    identity = text_of(item.get("id"), 255)
     if status is None or not identity or item.get("recipient_type") == "group":
         return None
     code, detail = None, None
     if status == "failed":
-        errors = _dicts(item.get("errors"))
-        number, subcode, detail = error_facts(next(errors, None))
-        code = "33" if (number, subcode) == (100, 33) else None if number is None else str(number)
+        code = _code(item)
+        detail = error_facts(next(dicts(item.get("errors")), None))[2]
     token = item.get("biz_opaque_callback_data")
     return StatusUpdate(
         status=status,
-        at=_time(item.get("timestamp")),
+        at=time_of(item.get("timestamp")),
         provider_id=identity,
-        token=_text(token, 512) if isinstance(token, str) and token else None,
+        token=text_of(token, 512) if isinstance(token, str) and token else None,
         code=code,
         detail=detail or None,
+        phone=person(item.get("recipient_id"), item.get("recipient_user_id")) or None,
     )
 
 
-def _inbound(item: Mapping[str, Any], people: Mapping[str, tuple[str, str]]) -> InboundMessage | None:
+def _code(item: Mapping[str, Any]) -> str | None:
+    """The code of the first error in a report or a message."""
+    number, subcode, _words = error_facts(next(dicts(item.get("errors")), None))
+    if (number, subcode) == (100, 33):
+        return "33"
+    return None if number is None else str(number)
+
+
+def _inbound(
+    item: Mapping[str, Any], people: Mapping[str, tuple[str, str]], fault: str | None
+) -> InboundMessage | None:
     kind = str(item.get("type", ""))
-    identity = _text(item.get("id"), 255)
+    identity = text_of(item.get("id"), 255)
     if not identity or kind in _NOT_MESSAGES or item.get("group_id"):
         return None
-    part = _dict(item.get(kind))
+    part = mapping(item.get(kind))
     if kind == "interactive":
         if part.get("type") == "call_permission_reply":
             return None
         text, payload = _interactive(part)
     else:
         field = _TEXT_FIELD.get(kind)
-        text = _text(part.get(field), _LONGEST_TEXT) if field else ""
-        payload = _text(part.get("payload"), 512) or None if kind == "button" else None
+        text = text_of(part.get(field), _LONGEST_TEXT) if field else ""
+        payload = text_of(part.get("payload"), 512) or None if kind == "button" else None
     sender, name = _sender(item, people)
     if not sender:
         return None
@@ -193,58 +196,50 @@ def _inbound(item: Mapping[str, Any], people: Mapping[str, tuple[str, str]]) -> 
     return InboundMessage(
         provider_id=identity,
         phone=sender,
-        at=_time(item.get("timestamp")),
+        at=time_of(item.get("timestamp")),
         kind=kind if kind in _KINDS else "unsupported",
         text=text,
         name=name or None,
-        context=_text(_dict(context).get("id"), 255) or None,
+        context=text_of(mapping(context).get("id"), 255) or None,
         payload=payload,
+        code=_code(item) or fault,
     )
 
 
 def _interactive(part: Mapping[str, Any]) -> tuple[str, str | None]:
     kind = str(part.get("type", ""))
-    reply = _dict(part.get(kind))
+    reply = mapping(part.get(kind))
     field = _INTERACTIVE_TEXT.get(kind)
-    text = _text(reply.get(field), _LONGEST_TEXT) if field else ""
-    return text, _text(reply.get("id"), 512) or None
+    text = text_of(reply.get(field), _LONGEST_TEXT) if field else ""
+    return text, text_of(reply.get("id"), 512) or None
 
 
 def _sender(item: Mapping[str, Any], people: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
     """Phone with its plus (or the vendor's id of a person who hides it) and name; "" when unreadable."""
-    given = [_text(item.get(key), 200) for key in ("from", "from_user_id")]
-    name = next((people[key][1] for key in given if key in people), "")
-    known = [people[key][0] for key in given if key in people]
-    for candidate in (*given, *known):
-        if digits := _DIGITS.fullmatch(candidate):
-            return "+" + digits[1], name
-    return next((key for key in given if _PERSON_ID.fullmatch(key)), ""), name
+    given = [text_of(item.get(key), 200) for key in ("from", "from_user_id")]
+    known = [people[key] for key in given if key in people]
+    return person(*given, *(phone for phone, _name in known)), next((name for _phone, name in known), "")
 
 
-def _preferences(value: Mapping[str, Any]) -> Iterator[Notice]:
-    for item in _dicts(value.get("user_preferences")):
-        digits = _DIGITS.fullmatch(_text(item.get("wa_id"), 40))
-        choice = str(item.get("value", ""))
-        if digits and item.get("category") == "marketing_messages" and choice in ("stop", "resume"):
-            yield Notice("marketing", choice, phone="+" + digits[1], at=_time(item.get("timestamp")))
-
-
-def _dict(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """`value` where it is an object, else nothing."""
     return value if isinstance(value, dict) else {}
 
 
-def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+def dicts(value: Any) -> Iterator[dict[str, Any]]:
+    """The objects in a list, as far as it is one."""
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
-def _text(value: Any, longest: int) -> str:
+def text_of(value: Any, longest: int) -> str:
     """Text that any database takes: without NUL and half characters, and not endless."""
     if not isinstance(value, str):
         return ""
     return value[:longest].replace("\x00", "").encode("utf-8", "replace").decode()
 
 
-def _number(value: Any) -> int | None:
+def number_of(value: Any) -> int | None:
+    """A whole number, also where it is written as text."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -254,7 +249,7 @@ def _number(value: Any) -> int | None:
     return None
 
 
-def _time(value: Any) -> int:
+def time_of(value: Any) -> int:
     """Milliseconds since the epoch from seconds or milliseconds, as number or text; now when unreadable."""
     try:
         ms = int(float(value) * 1000)
