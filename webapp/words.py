@@ -119,7 +119,6 @@ FINDINGS: dict[str, LazyString] = {
     "webhook_elsewhere": _l("Callbacks go to another address: %(text)s"),
     "no_templates": _l("The account has no approved template"),
     "account_found": _l("Account: %(text)s"),
-    "not_checkable": _l("This gateway offers no call that shows whether it works: a test message will show it"),
     "number_not_cloud": _l("The number is not on the Cloud API: %(text)s"),
     "number_name_not_approved": _l("The display name is not approved: %(text)s"),
     "number_in_app": _l("The number is also used in the WhatsApp Business app: 20 messages per second at most"),
@@ -135,6 +134,7 @@ FINDINGS: dict[str, LazyString] = {
     "marketing_not_ready": _l("Accept the terms of the marketing endpoint at the provider first: %(text)s"),
     "key_accepted": _l("The provider accepts the key"),
     "webhook_secret_missing": _l("No callback is believed until the channel has a callback secret"),
+    "not_checkable": _l("This gateway offers no call that shows whether it works: a test message will show it"),
 }
 
 # What the special numbers of the sandbox do; the second table where an SMS differs.

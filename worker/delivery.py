@@ -31,7 +31,7 @@ from worker.states import BROADCAST, REPORT_LIFE, move
 log = logging.getLogger("molva.delivery")
 
 BATCH = 1_000
-KEPT_HEADERS = ("content-type",)
+KEPT_HEADERS = ("content-type", "x-line-id", "x-line-at")
 ALIVE = 10 * clock.SECOND
 STEP = 1_000
 # What we hold to have surely not left: a report of it speaks against us and changes nothing.
@@ -230,7 +230,7 @@ def apply_updates(
             raise ValueError(f"{update.status} is no status of a report")
         found = _find(channel_id, update)
         dedupe = proofs.dedupe(update)
-        update = proofs.timed(update, received_at)
+        update = update if update.at else replace(update, at=received_at)
         made = db.execute(
             "INSERT INTO delivery_report (channel_id, message_id, provider_id, token, status, at, received_at,"
             " code, detail, dedupe, also) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -511,7 +511,7 @@ def _keep_part(channel_id: int, item: InboundMessage, received_at: int) -> None:
     db.execute(
         "INSERT INTO inbound_part (channel_id, provider_id, phone, reference, n, total, text, at, received_at, joined)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, FALSE) ON CONFLICT (channel_id, provider_id) DO NOTHING",
-        [channel_id, item.provider_id, item.phone, reference, n, total, item.text, item.at or received_at, received_at],
+        [channel_id, item.provider_id, item.phone, reference, n, total, item.text, item.at, received_at],
     )
     here = db.value(
         "SELECT COUNT(DISTINCT n) FROM inbound_part"

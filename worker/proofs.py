@@ -62,11 +62,6 @@ def dedupe(update: StatusUpdate) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:40]
 
 
-def timed(update: StatusUpdate, received_at: int) -> StatusUpdate:
-    """The report with a time: one that has none of its own counts from when it came. Only after `dedupe`."""
-    return update if update.at else replace(update, at=received_at)
-
-
 def apply(reports: Iterable[Report]) -> list[Report]:
     """Apply the ordinary ones, inside the caller's transaction; the others, in their order, for a closer look.
 
@@ -92,7 +87,9 @@ def _apply(channel_id: int, reports: list[Report]) -> list[Report]:
         if key in seen:
             continue
         seen.add(key)
-        before, update = message.status, timed(report.update, report.received_at)
+        before, update = message.status, report.update
+        if not update.at:
+            update = replace(update, at=report.received_at)
         effect = message.take(update)
         changed[message.identity] = message
         if message.status != before:
