@@ -41,6 +41,8 @@ def channel(settings: Settings, row: Channel, whole: bool = True) -> dict[str, A
         "last_sent_at": clock.iso(health.sent_at),
         "last_callback_at": clock.iso(health.callback_at),
         "sent_last_24h": health.day,
+        "vendor_limit": row.vendor_limit,
+        "quality": row.quality,
         "templates_synced_at": clock.iso(row.templates_synced_at),
         "created_at": clock.iso(row.created_at),
     }

@@ -52,6 +52,7 @@ BROADCAST_STATES: dict[str, Word] = {
 PROVIDERS: dict[str, LazyString] = {
     "WABA sandbox": _l("WABA sandbox"),
     "SMS sandbox": _l("SMS sandbox"),
+    "HTTP gateway": _l("HTTP gateway"),
 }
 
 KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
@@ -67,17 +68,17 @@ PROVIDER_HINTS: dict[str, LazyString] = {
     "sandbox_waba": _l("Sends no real messages: for trying things out"),
     "sandbox_sms": _l("Sends no real messages: for trying things out"),
     "whatsapp_cloud": _l("Straight to Meta, without a go-between: needs an app with a permanent access token"),
-    "360dialog": _l("WhatsApp through 360dialog: one API key is enough"),
+    "360dialog": _l("Through a partner of Meta: one API key is enough"),
     "smpp": _l("A lasting connection to an operator or an aggregator by SMPP 3.4"),
-    "twilio": _l("The Twilio Messages API, with delivery reports and replies"),
-    "smsc_ru": _l("smsc.ru: login and password, delivery reports and replies"),
-    "sms_aero": _l("SMS Aero: e-mail and API key"),
-    "exolve": _l("MTS Exolve: API key and a number or a sender name"),
-    "sms_ru": _l("sms.ru: one API key"),
-    "kannel": _l("Your own Kannel: its sendsms address, name and password"),
-    "jasmin": _l("Your own Jasmin: its HTTP API, name and password"),
-    "vonage": _l("Vonage SMS API: API key and secret"),
-    "infobip": _l("Infobip: your own base address and API key"),
+    "twilio": _l("Account SID and auth token, delivery reports and replies"),
+    "smsc_ru": _l("User name and password, delivery reports and replies"),
+    "sms_aero": _l("E-mail and API key"),
+    "exolve": _l("API key and a number or a sender name"),
+    "sms_ru": _l("One API key"),
+    "kannel": _l("A gateway of your own: its sendsms address, name and password"),
+    "jasmin": _l("A gateway of your own: its HTTP API, name and password"),
+    "vonage": _l("API key and secret of the SMS API"),
+    "infobip": _l("Your own base address and API key"),
     "http": _l("Any other gateway that takes an HTTP request: you describe the request and the answer"),
 }
 
@@ -176,6 +177,7 @@ SETTINGS: dict[str, tuple[LazyString, LazyString | None]] = {
     "reply_hex": (_l("Where the text stands in hexadecimal"), None),
     "reply_hex_if": (_l("The hexadecimal text is taken if"), None),
     "reply_time": (_l("Where the time stands"), None),
+    "reply_part": (_l("Where the parts of a long reply are numbered"), None),
     # the rest of it
     "check_url": (_l("Address that “Check connection” asks"), None),
     "check_rules": (_l("What that answer means"), None),
@@ -203,10 +205,10 @@ SETTING_CHOICES: dict[str, LazyString] = {
     "auto": _l("as they come"),
     "gateway": _l("the gateway"),
     "pairs": _l("Molva, in parts with a UDH"),
-    "udh8": _l("parts joined by UDH, 8-bit number (the usual way)"),
-    "udh16": _l("parts joined by UDH, 16-bit number"),
-    "sar": _l("parts joined by SAR parameters"),
-    "payload": _l("whole, in message_payload"),
+    "udh8": _l("in parts, UDH with 8 bits (usual)"),
+    "udh16": _l("in parts, UDH with 16 bits"),
+    "sar": _l("in parts, SAR parameters"),
+    "payload": _l("whole, message_payload"),
 }
 
 

@@ -11,6 +11,7 @@ from flask import Flask
 from tests import make
 from tests.fictional import Fictional, given, typed
 from tests.people import Browser, signed_in
+from webapp import words
 from webapp.sandbox import MAGIC
 from worker import channels, clock
 from worker.models import Broadcast, Channel, User
@@ -131,10 +132,16 @@ def test_the_form_is_drawn_from_the_fields_of_the_provider(admin: Browser) -> No
     for field in Fictional.fields:
         assert f'name="setting-{field.name}"' in page
     assert len(re.findall(r"<details class=\"fold\">", page)) == 4  # request, outcome, report, advanced
-    assert ">API key<" in page and ">Knob " in page  # words where there are some, else the readable name
+    assert ">API key<" in page and ">Knob<" in page  # words where there are some, else the readable name
     assert page.count('type="password"') == 3 and 'name="per_second"' in page
     part = admin.partial("/channels/new/fields?provider=fictional")
     assert "<html" not in part.text and 'id="setting-api_key"' in part.text
+
+
+def test_every_setting_of_every_provider_has_words_of_its_own() -> None:
+    for key in PROVIDERS.keys() - {"fictional"}:
+        assert {f.name for f in PROVIDERS[key].fields} <= words.SETTINGS.keys(), key
+        assert key in words.PROVIDER_HINTS
 
 
 def test_a_channel_is_made_by_the_form(admin: Browser, settings: Settings) -> None:

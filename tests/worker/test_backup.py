@@ -224,6 +224,34 @@ def test_another_machine_gets_the_key_with_the_data(house: Settings, target: Pat
     assert stat.S_IMODE((other.data / "secret.key").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("sealed_before", [True, False])
+def test_a_copy_made_while_the_key_is_changed_opens_what_it_holds(
+    house: Settings, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed_before: bool
+) -> None:
+    made = make.channel(name="Real", secrets=vault.seal(house, {"token": "secret"}))
+    copy_database = copies._copy_database
+
+    def change_the_key() -> None:
+        vault.add_key(house)
+        channels.reseal(house)
+        vault.drop_old_keys(house)
+
+    def meanwhile(source: Path, copy: Path) -> Any:
+        if not sealed_before:
+            change_the_key()
+        found = copy_database(source, copy)
+        if sealed_before:
+            change_the_key()
+        return found
+
+    monkeypatch.setattr(copies, "_copy_database", meanwhile)
+    backup(house, target)
+    other = Settings(data=tmp_path / "other")
+    assert back(other, target).locked == ()
+    made = type(made).get_by_id(made.id)
+    assert vault.unseal(other, made.secrets) == {"token": "secret"}
+
+
 def test_a_key_that_opens_nothing_is_told(house: Settings, target: Path) -> None:
     make.channel(name="Real", secrets=vault.seal(house, {"token": "secret"}))
     backup(house, target)
