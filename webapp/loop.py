@@ -8,6 +8,7 @@ asked again when something comes in, and the system keeps the list (Linux epoll)
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 from collections.abc import Mapping
 from typing import Any
@@ -71,14 +72,18 @@ def look(poller: Any, map: Mapping[int, Any], restless: set[int]) -> None:
 
 def _listen(poller: Any, fd: int, events: int) -> None:
     """Hear of these events; with none, of nothing at all, for a closed line would otherwise be told for ever."""
-    if events:
-        try:
-            poller.modify(fd, events)
-        except FileNotFoundError:
-            poller.register(fd, events)
-    else:
-        with contextlib.suppress(OSError):
+    try:
+        if not events:
             poller.unregister(fd)
+        elif fd >= 0:
+            try:
+                poller.modify(fd, events)
+            except FileNotFoundError:
+                poller.register(fd, events)
+    except OSError as error:
+        # Not known, or closed between the look at it and here: it is no line any more.
+        if error.errno not in (errno.ENOENT, errno.EBADF):
+            raise
 
 
 def _wants(line: Any) -> int:

@@ -29,8 +29,8 @@ def _figure(value: Any) -> str:
 def problem(found: Problem) -> str:
     """Why a value cannot be used, or why a broadcast cannot start."""
     facts: dict[str, Any] = {"v": "", "slot": "", "name": "", "min": 1, "max": 0, "status": "", "language": ""}
-    facts |= {"parts": "", "code": "", "why": "", "m": ""}
     facts |= {"host": "", "port": "", "kind": "", "text": "", "setting": "MOLVA_ALLOWED_PRIVATE_HOSTS"}
+    facts |= {"parts": "", "code": "", "why": "", "m": ""}
     facts.update({key: v if isinstance(v, int | float) else _names(v) for key, v in found.facts.items()})
     known = {
         "name_required": _("Enter a name"),

@@ -287,6 +287,9 @@ FINDINGS: dict[str, LazyString] = {
     "webhook_elsewhere": _l("Callbacks go to another address: %(text)s"),
     "no_templates": _l("The account has no approved template"),
     "account_found": _l("Account: %(text)s"),
+    "credentials_locked": _l("The stored credentials cannot be read with the present secret key: enter them anew"),
+    "webhook_registered": _l("The provider now sends its callbacks to this Molva"),
+    "no_base_url": _l("MOLVA_BASE_URL is not set on the server, so there is no address that could be registered"),
     "number_not_cloud": _l("The number is not on the Cloud API: %(text)s"),
     "number_name_not_approved": _l("The display name is not approved: %(text)s"),
     "number_in_app": _l("The number is also used in the WhatsApp Business app: 20 messages per second at most"),
@@ -303,9 +306,6 @@ FINDINGS: dict[str, LazyString] = {
     "key_accepted": _l("The provider accepts the key"),
     "webhook_secret_missing": _l("No callback is believed until the channel has a callback secret"),
     "not_checkable": _l("This gateway offers no call that shows whether it works: a test message will show it"),
-    "credentials_locked": _l("The stored credentials cannot be read with the present secret key: enter them anew"),
-    "webhook_registered": _l("The provider now sends its callbacks to this Molva"),
-    "no_base_url": _l("MOLVA_BASE_URL is not set on the server, so there is no address that could be registered"),
 }
 # How a finding looks: icon, tone, and the word for those who see neither.
 FINDING_LEVELS: dict[str, Word] = {

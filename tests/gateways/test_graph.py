@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -101,16 +102,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     product = Product(tmp_path_factory.mktemp("graph") / "data", MOLVA_ALLOWED_PRIVATE_HOSTS="127.0.0.1")
     graph = Graph()
     with graph.server:
-        product.start()
-        local = product.settings.__class__(data=product.settings.data, allowed_private_hosts=("127.0.0.1",))
-        db.open_database(local)
-        tasks.configure(local)
-        db.database.connect(reuse_if_open=True)
-        caller = Caller(product)
-        yield World(graph, product, caller)
-        caller.session.close()
-        db.close()
-        assert product.stop() == 0
+        try:
+            product.start()
+            db.open_database(product.settings)
+            tasks.configure(product.settings)
+            db.database.connect(reuse_if_open=True)
+            caller = Caller(product)
+            yield World(graph, product, caller)
+            caller.session.close()
+        finally:
+            db.close()
+            assert product.stop() == 0
 
 
 def people(first: int) -> bytes:
@@ -250,8 +252,8 @@ def test_only_genuine_reports_change_anything_and_each_only_once(world: World) -
 
 def test_marketing_takes_its_own_endpoint_and_shows_an_uploaded_picture(world: World) -> None:
     channel = world.channel("1003", marketing_endpoint=True)
-    settings = world.product.settings.__class__(data=world.product.settings.data, allowed_private_hosts=("127.0.0.1",))
-    provider = channels.provider_of(settings, channel)
+    here = replace(world.product.settings, allowed_private_hosts=("127.0.0.1",))
+    provider = channels.provider_of(here, channel)
     picture = provider.upload(b"\x89PNG", "image/png", "a.png")  # type: ignore[attr-defined]
     provider.close()
     number = world.draft(channel, **{"header.media": {"value": picture}})

@@ -15,6 +15,7 @@ from tests.gateways.smsc import Smsc
 from worker import segments
 from worker.providers import PROVIDERS
 from worker.providers.base import (
+    LATER,
     STOP_CHANNEL,
     Accepted,
     CallbackAddresses,
@@ -227,7 +228,7 @@ def test_a_report_asked_twice_says_the_same(catcher: Catcher, provider: Provider
     }
 
 
-def test_while_the_operator_is_away_messages_wait_in_the_gateway(
+def test_the_gateway_keeps_messages_while_the_operator_is_away_and_takes_none_while_it_is_itself(
     another_smsc: Callable[..., Smsc], addresses: CallbackAddresses, reported: Reported, tmp_path: Path
 ) -> None:
     gateways.require()
@@ -243,6 +244,15 @@ def test_while_the_operator_is_away_messages_wait_in_the_gateway(
         alone.wait_online()
         assert reported(out, "1").status == "delivered"
         assert arrived(back, out) == ["late"]
+
+        alone.stop_smsbox()
+        with pytest.raises(SendError) as caught:
+            provider.send(message("001"))
+        assert (caught.value.outcome, caught.value.counts) == (LATER, False)
+        alone.start_smsbox()
+        again = message("001")
+        provider.send(again)
+        assert reported(again, "1").status == "delivered"
         provider.close()
 
 
@@ -252,5 +262,5 @@ def test_a_gateway_that_is_down_has_surely_not_taken_anything(
     gone = provider_for(addresses, **{**account, "base_url": "http://127.0.0.1:9"})
     with pytest.raises(SendError) as caught:
         gone.send(message("001"))
-    assert (caught.value.outcome, caught.value.cause) == ("later", "connect_failed")
+    assert (caught.value.outcome, caught.value.cause) == (LATER, "connect_failed")
     gone.close()

@@ -78,6 +78,14 @@ def taken(smsc: Smsc, phone: str) -> str:
     return "".join(one["text"] for one in sorted(parts, key=lambda one: one["udh"] or []))
 
 
+def answers(provider: Smpp) -> bool:
+    try:
+        provider.ping()
+    except SendError:
+        return False
+    return True
+
+
 @pytest.fixture
 def handset(smsc: Smsc) -> Iterator[Handset]:
     made = Handset(smsc).listen()
@@ -272,3 +280,20 @@ def test_a_paced_line_spaces_its_parts(smsc: Smsc) -> None:
         handset.send(text=CYRILLIC)
     handset.provider.close()
     assert time.monotonic() - began >= 11 / 20
+
+
+def test_an_operator_that_restarts_is_found_again(another_smsc: Callable[..., Smsc]) -> None:
+    smsc = another_smsc()
+    handset = Handset(smsc)
+    handset.provider.timing = handset.provider.timing._replace(backoff=(0.1,))
+    handset.listen()
+    handset.send()
+    smsc.stop()
+    away = handset.refusal("000")
+    assert (away.outcome, away.cause, away.breaker) == (LATER, "connect_failed", True)
+    handset.smsc = another_smsc(PORT=smsc.port)
+    eventually(lambda: answers(handset.provider))
+    _, accepted = handset.send()
+    eventually(lambda: handset.reports(accepted))
+    handset.provider.close()
+    assert len(handset.smsc.of("submit")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -20,7 +21,8 @@ class Caller:
     def __init__(self, product: Product, language: str = "en") -> None:
         command = [sys.executable, "-m", "webapp", "token", "create", "journey", "--role", "sender"]
         command += ["--data", str(product.settings.data)]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")}
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
         self.product = product
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Bearer {printed.strip().splitlines()[-1]}"

@@ -710,7 +710,28 @@ def test_only_listed_addresses_are_heard_once_there_is_a_list(made: Made, caller
 def test_the_gateway_is_answered_what_it_wants_to_hear(made: Made) -> None:
     assert made().reply_to(called()) == (200, b"")
     assert made(answer="ACK/Jasmin", answer_status="202").reply_to(called()) == (202, b"ACK/Jasmin")
+    assert made(answer_status="204", answer="ok").reply_to(called()) == (204, b"")
     assert made(answer_status="500").reply_to(called()) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a" + ".a" * 100_000 + "=1",
+        "a" + "[a]" * 100_000 + "=1",
+        "&".join(f"a[{n}]=1" for n in range(100_000)),
+        "[" * 500_000,
+        '{"a":' * 100_000,
+        "id=" + "x" * 1_000_000 + "&status=delivered",
+    ],
+    ids=["dots", "brackets", "pairs", "arrays", "objects", "long"],
+)
+def test_a_hostile_callback_costs_little(made: Made, body: str) -> None:
+    provider = made(hash_path="md5", hash_recipe="{id}{secret}", callback_secret="word", report_rows="a.*")
+    started = time.perf_counter()
+    assert not provider.verify(called(body=body))
+    assert list(provider.parse(called(body=body))) == []
+    assert time.perf_counter() - started < 1.0
 
 
 # --- a gateway of one's own -----------------------------------------------------------------------------

@@ -155,3 +155,12 @@ def test_a_failed_lookup_is_asked_again_soon(clock: object) -> None:
             resolver.targets("gateway.example", 443, 1)
     clock.tick(seconds=2)  # type: ignore[attr-defined]
     assert resolver.targets("gateway.example", 443, 1)
+
+
+def test_a_wire_whose_vendors_choose_their_ports_is_still_public_only() -> None:
+    public, private = ipaddress.ip_address("93.184.216.34"), ipaddress.ip_address("10.0.0.1")
+    with pytest.raises(Forbidden):
+        Egress().check("smsc.example", 2775, [public])
+    Egress(any_port=True).check("smsc.example", 2775, [public])
+    with pytest.raises(Forbidden):
+        Egress(any_port=True).check("smsc.example", 2775, [public, private])

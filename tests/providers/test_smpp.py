@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +28,7 @@ from tests.providers.tiny_smsc import (
     pack,
     short_message,
 )
+from tests.tls import certificate
 from worker.providers import smpp_wire
 from worker.providers.base import (
     LATER,
@@ -367,7 +372,7 @@ def test_what_waited_for_room_survives_a_lost_line(make: Make) -> None:
 
 def test_silence_is_unclear_and_makes_room_again(make: Make) -> None:
     def first_one_never(smsc: TinySmsc, sock: socket.socket, pdu: Pdu) -> bytes | None:
-        return None if len(smsc.submits) == 0 else ok(pdu)
+        return None if len(smsc.submits) == 1 else ok(pdu)
 
     with TinySmsc(first_one_never) as smsc:
         provider = make(smsc, window=1, timing={"answer": 0.2})
@@ -486,6 +491,20 @@ def test_answers_that_come_while_closing_still_count(make: Make) -> None:
         threading.Timer(0.1, sock.sendall, [ok(pdu)]).start()
 
     with TinySmsc(soon) as smsc:
+        provider = make(smsc)
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(send, provider)
+            smsc.wait(lambda: smsc.submits)
+            provider.close()
+            assert future.result().provider_id
+
+
+def test_answers_that_come_with_the_goodbye_still_count(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: None) as smsc:
+        usual = smsc._answer
+        smsc._answer = lambda sock, pdu: (
+            (ok(smsc.submits[0]) if pdu.command == UNBIND else b"") + (usual(sock, pdu) or b"")
+        )  # type: ignore[method-assign]
         provider = make(smsc)
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(send, provider)
@@ -631,10 +650,35 @@ def test_check_says_what_it_found(make: Make) -> None:
     assert make(free_port()).check()[0].code == "connect_failed"
 
 
-def test_tls_is_checked_against_the_name(make: Make) -> None:
-    with TinySmsc() as smsc:  # speaks no TLS at all
+def test_an_smsc_without_tls_is_not_spoken_to_in_the_clear(make: Make) -> None:
+    with TinySmsc() as smsc:
         error = failure(make(smsc, tls=True, timing={"connect": 0.3}))
         assert (error.outcome, error.cause) == (LATER, "tls")
+        assert smsc.of(BIND) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted", "good"),
+    [("127.0.0.1", True, True), ("127.0.0.2", True, False), ("127.0.0.1", False, False)],
+)
+def test_tls_checks_the_certificate_and_its_name(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, trusted: bool, good: bool
+) -> None:
+    path = certificate(tmp_path, address)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with TinySmsc(tls=context) as smsc:
+        provider = make(smsc, tls=True)
+        if not good:
+            assert failure(provider).cause == "tls"
+            assert smsc.of(BIND) == []
+            return
+        provider.open(Store())
+        assert [len(f.result().parts) for f in several(provider, [LONG, LONG, LONG])] == [3, 3, 3]
+        smsc.send(b"".join(deliver(n, b"hello " * 20) for n in range(1, 150)))
+        smsc.wait(lambda: len(smsc.of(DELIVER | 0x80000000)) == 149)
 
 
 def test_without_its_extra_the_channel_says_what_to_install(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -643,6 +687,11 @@ def test_without_its_extra_the_channel_says_what_to_install(make: Make, monkeypa
     assert (error.outcome, error.cause) == (STOP_CHANNEL, "settings_invalid")
     assert "molva[smpp]" in error.detail
     assert make(1).check()[0].code == "settings_invalid"
+
+
+def test_the_registry_does_not_need_the_extra() -> None:
+    code = "import sys; sys.modules['smpplib'] = None; from worker.providers import PROVIDERS; PROVIDERS['smpp']({})"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("settings", [{"host": ""}, {"system_id": "Молва"}, {"sender": "Молва"}])

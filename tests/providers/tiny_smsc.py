@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -76,8 +77,16 @@ class TinySmsc:
     bind: the status of each bind, the last one for all that follow. `pdus`: all that came in, in order.
     """
 
-    def __init__(self, act: Act = accept_all, *, bind: tuple[int, ...] = (0,), enquiries: bool = True) -> None:
+    def __init__(
+        self,
+        act: Act = accept_all,
+        *,
+        bind: tuple[int, ...] = (0,),
+        enquiries: bool = True,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.act = act
+        self.tls = tls
         self.bind = list(bind)
         self.enquiries = enquiries
         self.pdus: list[Pdu] = []
@@ -139,16 +148,18 @@ class TinySmsc:
     def _serving(self, sock: socket.socket) -> None:
         have = b""
         try:
+            if self.tls is not None:
+                sock = self.tls.wrap_socket(sock, server_side=True)
+                self.connections[-1] = sock
             while octets := sock.recv(65536):
                 have += octets
                 while len(have) >= 16 and len(have) >= (length := int.from_bytes(have[:4], "big")):
                     pdu = Pdu(*struct.unpack(">3I", have[4:16]), have[16:length])
                     have = have[length:]
-                    answer = self._answer(sock, pdu)
                     with self.news:
                         self.pdus.append(pdu)
                         self.times.append(time.monotonic())
-                        if answer:
+                        if answer := self._answer(sock, pdu):
                             sock.sendall(answer)
                         self.news.notify_all()
         except OSError:

@@ -368,6 +368,13 @@ def test_what_has_no_time_of_its_own_counts_from_when_it_came_and_a_repeat_is_st
     with db.write():
         delivery.receive_inbound(sms.id, InboundMessage("in-1", message.phone, 0, text="hi"), CALLED)
     assert Inbound.get().at == CALLED
+    # The same in a batch, where ordinary reports have a way of their own.
+    other = one(broadcast, "sent", "p2")
+    came(sms, b"other", b"other")
+    says = Says({b"other": [StatusUpdate("delivered", 0, "p2")]})
+    assert delivery.apply_waiting(says) == 2  # type: ignore[arg-type]
+    assert fresh(other).delivered_at == CALLED
+    assert effects() == [("delivered", "moved"), ("delivered", "moved")]
 
 
 @pytest.mark.parametrize("word", ["STOP", "Стоп!", "CTOП"])

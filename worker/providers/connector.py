@@ -17,15 +17,15 @@ import hmac
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-from worker import clock, segments
+from worker import segments
 from worker.providers.adapter import Answer
 from worker.providers.base import (
+    REFUSED,
     STOP_CHANNEL,
     UNCLEAR,
     Accepted,
@@ -39,6 +39,7 @@ from worker.providers.base import (
     SendError,
     StatusUpdate,
 )
+from worker.providers.connector_callbacks import load, moment, phone_of, rows_of, tree_of, wide
 from worker.providers.connector_rules import (
     CauseLine,
     Condition,
@@ -49,16 +50,11 @@ from worker.providers.connector_rules import (
     OutcomeRule,
     StatusLine,
     Template,
-    cause_line,
     every,
-    field_line,
     first,
-    header_line,
-    lines,
     nested,
-    outcome_rule,
-    status_line,
 )
+from worker.providers.connector_settings import MAPPING, READERS, read_setting, value_named, value_of
 from worker.providers.http import (
     HttpClient,
     classify_http,
@@ -71,71 +67,12 @@ from worker.providers.http import (
 )
 
 PRESETS = Path(__file__).parent / "presets"
-ROWS = 1_000  # of one callback
+ACCOUNT_CAUSES = ("sms_no_balance", "sms_bad_token")  # in a report: the others would fare no better
+ANSWERS = (200, 201, 202, 204)
 TEXT = 65_536  # characters of a reply
 REPORTED = "sms_undelivered"  # the cause of a failure that the gateway does not explain
 
-# The settings that describe a gateway, with what holds when nothing is said. One row, one line of the form.
-MAPPING = (
-    Field("method", "choice", False, "POST", ("POST", "GET", "PUT"), "request"),
-    Field("auth", "choice", False, "none", ("none", "basic", "bearer", "query"), "request"),
-    Field("headers", "lines", False, group="request"),
-    Field("body", "choice", False, "form", ("form", "json", "query"), "request"),
-    Field("fields", "lines", False, "to = {to}\ntext = {text}\nfrom ?= {from}", group="request"),
-    Field("split", "choice", False, "gateway", ("gateway", "pairs"), "request"),
-    Field("rules", "lines", False, "status 2xx -> ok", group="outcome"),
-    Field("id", "text", False, "own", group="outcome"),
-    Field("code", "text", False, group="outcome"),
-    Field("reason", "text", False, group="outcome"),
-    Field("dlr_url", "text", False, "{status_url}?ref={ref}", group="report"),
-    Field("report_from", "choice", False, "auto", ("auto", "query", "form", "json"), "report"),
-    Field("report_rows", "text", False, group="report"),
-    Field("report_if", "text", False, group="report"),
-    Field("report_id", "text", False, "id", group="report"),
-    Field("report_ref", "text", False, "query.ref", group="report"),
-    Field("report_status", "text", False, "status", group="report"),
-    Field("report_map", "lines", False, "delivered = delivered\nundelivered = failed", group="report"),
-    Field("report_code", "text", False, group="report"),
-    Field("report_causes", "lines", False, group="report"),
-    Field("report_time", "text", False, group="report"),
-    Field("reply_from", "choice", False, "auto", ("auto", "query", "form", "json"), "reply"),
-    Field("reply_rows", "text", False, group="reply"),
-    Field("reply_id", "text", False, "id", group="reply"),
-    Field("reply_phone", "text", False, "from", group="reply"),
-    Field("reply_text", "text", False, "text", group="reply"),
-    Field("reply_hex", "text", False, group="reply"),
-    Field("reply_hex_if", "text", False, "*", group="reply"),
-    Field("reply_time", "text", False, group="reply"),
-    Field("reply_part", "text", False, group="reply"),
-    Field("check_url", "text", False, group="advanced"),
-    Field("check_rules", "lines", False, group="advanced"),
-    Field("answer_status", "integer", False, 200, group="advanced"),
-    Field("answer", "text", False, group="advanced"),
-    Field("concurrent", "integer", False, group="advanced"),
-    Field("hmac_header", "text", False, group="advanced"),
-    Field("hmac_algorithm", "choice", False, "sha256", ("sha256", "sha1", "sha512"), "advanced"),
-    Field("hmac_encoding", "choice", False, "hex", ("hex", "base64"), "advanced"),
-    Field("hash_path", "text", False, group="advanced"),
-    Field("hash_recipe", "text", False, group="advanced"),
-    Field("hash_algorithm", "choice", False, "md5", ("md5", "sha1", "sha256"), "advanced"),
-    Field("callback_secret", "secret", False, group="advanced"),
-    Field("callback_addresses", "lines", False, group="advanced"),
-)
-# The settings that are more than a word, and how each is read.
-READERS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("url", "dlr_url", "hash_recipe", "check_url"), Template),
-    **dict.fromkeys(("report_if", "reply_hex_if"), Condition),
-    "id": IdRule,
-    "headers": lambda text: [header_line(line) for line in lines(text)],
-    "fields": lambda text: [field_line(line) for line in lines(text)],
-    "rules": lambda text: [outcome_rule(line) for line in lines(text)],
-    "check_rules": lambda text: [outcome_rule(line) for line in lines(text)],
-    "report_map": lambda text: [status_line(line) for line in lines(text)],
-    "report_causes": lambda text: [cause_line(line) for line in lines(text)],
-    "callback_addresses": lambda text: [_network(line) for line in lines(text)],
-}
 _WHOLE = frozenset({"base_url", "status_url"})
-_DIGITS = re.compile(r"\+?[\d\s().-]{7,25}")
 
 
 class HttpGateway(Provider):
@@ -159,11 +96,12 @@ class HttpGateway(Provider):
 
     def __post_init__(self) -> None:
         self.http = HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()))
-        self._fields = {f.name: f for f in self.fields}
+        self._given = {f.name: value_of(f, self.settings) for f in self.fields}
+        self._account = {f.name: self._given[f.name] for f in self.fields if not f.group}
         faulty = self.faults(self.settings)
         self._faulty = faulty[0] if faulty else None
         try:
-            self._read = {name: _read(name, self._setting(name)) for name in READERS}
+            self._read = {name: read_setting(name, self._setting(name)) for name in READERS}
         except Faulty:
             self._read = {}
         secrets = [self._setting(f.name) for f in self.fields if f.secret]
@@ -178,27 +116,26 @@ class HttpGateway(Provider):
     def faults(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = []
         for f in cls.fields:
-            text = _given(f, settings)
+            text = value_of(f, settings)
             if f.required and not text:
                 found.append((f.name, ""))
             elif (f.choices and text not in f.choices) or (f.kind == "integer" and not re.fullmatch(r"\d{0,6}", text)):
                 found.append((f.name, text))
             elif f.name in READERS:
                 try:
-                    read = _read(f.name, text)
-                    if f.name == "fields" and _given_of(cls.fields, "body", settings) == "json":
-                        nested([(field.name, "") for field in read])
+                    found_lines = read_setting(f.name, text)
+                    if f.name == "fields" and value_named(cls.fields, "body", settings) == "json":
+                        nested([(field.name, "") for field in found_lines])
                 except Faulty as error:
                     found.append((f.name, str(error)))
         for name in ("base_url", "url"):
-            text = _given_of(cls.fields, name, settings)
+            text = value_named(cls.fields, name, settings)
             if text and not text.startswith(("https://", "http://", "{base_url}")):
                 found.append((name, text))
         return found
 
     def _setting(self, name: str) -> str:
-        f = self._fields.get(name)
-        return "" if f is None else _given(f, self.settings)
+        return self._given.get(name, "")
 
     def _masked(self, text: str) -> str:
         return without(text, self._hidden)
@@ -243,16 +180,15 @@ class HttpGateway(Provider):
     def _values(self, out: Outgoing, text: str, udh: str = "") -> dict[str, str]:
         counted = segments.count(text)
         wide = counted.encoding == "UCS-2"
-        account = {f.name: self._setting(f.name) for f in self.fields if not f.group}
         values = {
-            **account,
-            "base_url": account.get("base_url", "").rstrip("/"),
+            **self._account,
+            "base_url": self._setting("base_url").rstrip("/"),
             "to": out.phone,
             "to_digits": out.phone.lstrip("+"),
             "text": text,
             "text_gsm": "" if wide else text,
             "text_hex": text.encode("utf-16-be", "replace").hex() if wide else "",
-            "from": account.get("sender", ""),
+            "from": self._setting("sender"),
             "ref": out.token,
             "coding": "2" if wide else "0",
             "segments": str(counted.segments),
@@ -407,29 +343,33 @@ class HttpGateway(Provider):
         path, secret = self._setting("hash_path"), self._setting("callback_secret")
         if not path:
             return True
-        tree = _tree(callback, "auto")
+        tree = tree_of(callback, "auto")
         given = first(tree, path)
         facts = {name: first(tree, name) for name in self._read["hash_recipe"].names}
         text = self._read["hash_recipe"].fill({**facts, "secret": secret})
         wanted = hashlib.new(self._setting("hash_algorithm"), text.encode(), usedforsecurity=False).hexdigest()
         return hmac.compare_digest(given.lower().encode(), wanted.encode()) and bool(secret)
 
+    def outcome(self, code: str) -> str:
+        return STOP_CHANNEL if code in ACCOUNT_CAUSES else REFUSED
+
     def reply_to(self, callback: RawCallback) -> tuple[int, bytes]:
         status = self._setting("answer_status")
-        return int(status) if status.isdigit() and 200 <= int(status) < 300 else 200, self._setting("answer").encode()
+        usable = status.isdigit() and int(status) in ANSWERS
+        return int(status) if usable else 200, b"" if status == "204" else self._setting("answer").encode()
 
     def parse(self, callback: RawCallback) -> Iterator[StatusUpdate | InboundMessage]:
         if not self._read:
             self._usable()  # what was stored before a setting became unreadable stays marked with its error
         if callback.path != "inbound":
             found = False
-            for row in _rows(_tree(callback, self._setting("report_from")), self._setting("report_rows"), callback):
+            for row in rows_of(tree_of(callback, self._setting("report_from")), self._setting("report_rows"), callback):
                 if self._status_of(row):
                     found = True
                     yield from self._report(row)
             if found:
                 return
-        for row in _rows(_tree(callback, self._setting("reply_from")), self._setting("reply_rows"), callback):
+        for row in rows_of(tree_of(callback, self._setting("reply_from")), self._setting("reply_rows"), callback):
             yield from self._reply(row)
 
     def _status_of(self, row: Mapping[str, Any]) -> str:
@@ -454,16 +394,16 @@ class HttpGateway(Provider):
             listed = next((line.cause for line in table if number and line.pattern.matches(number)), "")
             code = listed or known.cause or REPORTED
             detail = mask_digits(f"{said} {number}".strip())[:500]
-        at = _time(first(row, self._setting("report_time")))
+        at = moment(first(row, self._setting("report_time")))
         yield StatusUpdate(known.status, at, identity, ref, code, detail)
 
     def _reply(self, row: Mapping[str, Any]) -> Iterator[InboundMessage]:
-        phone = _phone(first(row, self._setting("reply_phone")))
+        phone = phone_of(first(row, self._setting("reply_phone")))
         text = first(row, self._setting("reply_text"))
         coded = first(row, self._setting("reply_hex"))
         condition: Condition = self._read["reply_hex_if"]
         if coded and condition.holds(Facts(text=text, tree=row)):
-            text = _wide(coded) or text
+            text = wide(coded) or text
         if not phone or not (text or every(row, self._setting("reply_text"))):
             return
         text = text[:TEXT].replace("\x00", "").encode("utf-8", "replace").decode()
@@ -472,7 +412,7 @@ class HttpGateway(Provider):
         part = self._part(row)
         if not identity:  # the same words at the same moment are a repeat, as far as anybody can tell
             identity = "h" + hashlib.sha256(f"{phone}|{at}|{part}|{text}".encode()).hexdigest()[:40]
-        yield InboundMessage(identity, phone, _time(at), text=text, part=part)
+        yield InboundMessage(identity, phone, moment(at), text=text, part=part)
 
     def _part(self, row: Mapping[str, Any]) -> tuple[str, int, int] | None:
         """Which part of a long reply this is, by the places of reference, number and total; None for a whole one."""
@@ -540,36 +480,6 @@ def presets(folder: Path = PRESETS) -> Iterable[type[HttpGateway]]:
 # --- small parts ----------------------------------------------------------------------------------------
 
 
-def _given(f: Field, settings: Mapping[str, Any]) -> str:
-    """A setting as text: what was given, else the default; a lone - in the description of a gateway is nothing."""
-    value = settings.get(f.name)
-    text = str(f.default if value is None or value == "" else value)
-    text = text.strip() if f.kind != "secret" else text
-    return "" if f.group and text == "-" else text
-
-
-def _given_of(fields: Iterable[Field], name: str, settings: Mapping[str, Any]) -> str:
-    return next((_given(f, settings) for f in fields if f.name == name), "")
-
-
-def _read(name: str, text: str) -> Any:
-    if name == "report_if" and not text:
-        return None
-    try:
-        return READERS[name](text)
-    except Faulty:
-        raise
-    except (ValueError, RecursionError):
-        raise Faulty(text) from None
-
-
-def _network(line: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(line, strict=False)
-    except ValueError:
-        raise Faulty(line) from None
-
-
 def _pair(username: str, password: str) -> str:
     return f"{username}:{password}"
 
@@ -597,63 +507,5 @@ def _would_be_cut(text: str) -> bool:
     return len(units) > segments.UCS_ONE * 2 and any(units[at] & 0xFC == 0xDC for at in borders)
 
 
-def _load(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _facts(answer: Answer) -> Facts:
-    return Facts(answer.status, answer.body.decode("utf-8", "replace"), {"json": _load(answer.body)})
-
-
-def _tree(callback: RawCallback, source: str) -> Any:
-    """What a callback says: its query, its form or its JSON; `auto` takes whatever there is."""
-    if source == "query" or (source == "auto" and not callback.body.strip()):
-        return dict(callback.query)
-    if source == "json" or (source == "auto" and callback.body.lstrip()[:1] in (b"{", b"[")):
-        return _load(callback.body)
-    pairs = parse_qsl(callback.body.decode("utf-8", "replace"), keep_blank_values=True)
-    try:
-        return nested([(re.sub(r"\[([^\[\]]*)\]", r".\1", name), value) for name, value in pairs[:ROWS]])
-    except Faulty:
-        return dict(pairs[:ROWS])
-
-
-def _rows(tree: Any, path: str, callback: RawCallback) -> Iterator[dict[str, Any]]:
-    """The items of one callback, each with the query of the address beside it."""
-    for row in (every(tree, path) if path else [tree])[:ROWS]:
-        if isinstance(row, str):
-            row = row.splitlines()
-        if isinstance(row, list):
-            row = {str(at): value for at, value in enumerate(row[:ROWS])}
-        yield {**(row if isinstance(row, dict) else {}), "query": dict(callback.query)}
-
-
-def _phone(text: str) -> str:
-    """A phone with its plus; a short number or a name as it is."""
-    text = text.strip()[:100]
-    digits = re.sub(r"\D", "", text)
-    return f"+{digits}" if _DIGITS.fullmatch(text) and 7 <= len(digits) <= 15 else text
-
-
-def _wide(coded: str) -> str:
-    try:
-        return bytes.fromhex(coded).decode("utf-16-be", "replace")
-    except ValueError:
-        return ""
-
-
-def _time(text: str) -> int:
-    """Milliseconds since the epoch; 0 when the gateway does not say or leaves the zone out."""
-    text = text.strip()
-    if re.fullmatch(r"\d{9,14}(\.\d+)?", text):
-        number = float(text)
-        number = number if number > 1e11 else number * clock.MS
-        return int(number) if 0 < number < 4_102_444_800_000 else 0
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return 0
-    return int(moment.timestamp() * clock.MS) if moment.tzinfo is not None else 0
+    return Facts(answer.status, answer.body.decode("utf-8", "replace"), {"json": load(answer.body)})

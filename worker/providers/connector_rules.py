@@ -30,6 +30,7 @@ from worker.providers.rules import Rule
 TEXT_CAP = 10_000  # characters of an answer or a value that a pattern looks at
 PATTERN_CAP = 300
 LINES_CAP = 200
+DEEPEST = 20  # steps of a dotted name
 CLASSES = {
     "ok": "ok",
     "person": REFUSED,
@@ -417,6 +418,8 @@ def nested(pairs: Iterator[tuple[str, Any]] | list[tuple[str, Any]]) -> Any:
     for name, value in pairs:
         here = tree
         *way, last = name.split(".")
+        if len(way) > DEEPEST:
+            raise Faulty(name)
         for step in way:
             below = here.setdefault(step, {})
             if not isinstance(below, dict):

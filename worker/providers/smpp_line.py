@@ -120,7 +120,7 @@ class Line:
         self._receive: Receive | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closing = self._ended = False
         self._failure: Failure | None = None  # why there is no connection, after a try
         self._inbox: deque[Waiter] = deque()
         self._bell, self._ear = socket.socketpair()
@@ -194,6 +194,8 @@ class Line:
             return
         self._inbox.append(waiter)
         self._ring()
+        if self._ended:
+            waiter.finish(CLOSED)
         if not waiter.wait(limit):
             # Ours is the last word: the line does not write a message that is finished.
             left = isinstance(waiter, Job) and waiter.left is not None
@@ -364,6 +366,9 @@ class Line:
                 return job
         while self._waiting and max(self._next_slot, self._slow_until) <= now:
             job = self._waiting.popleft()
+            # A process that was stopped meanwhile must not send what others have given up.
+            if clock.monotonic() - job.asked > self._timing.start:
+                job.finish(CLOSED._replace(detail="too late to begin"))
             if not job.finished:
                 return job
         return None
@@ -394,7 +399,8 @@ class Line:
         rule = smpp_errors.rule(status, self._meanings)
         if rule.slow_channel:
             self._slow_down(submit.at)
-        failure = Failure(rule, smpp_errors.cause(status), retry_after=self._slow if rule.slow_channel else rule.wait)
+        wait = self._slow if rule.slow_channel else rule.wait
+        failure = Failure(rule, smpp_errors.cause(status), smpp_wire.words(status), wait)
         if rule.outcome == LATER:
             job.again.append(submit.part)
         if job.refusal is None or job.refusal.rule.outcome == LATER:
@@ -544,11 +550,11 @@ class Line:
             session.flush()
             for pdu in session.read():
                 self._came(session, pdu)
-        session.bye(self._timing.goodbye / 2)
+        session.bye(self._timing.goodbye / 2, lambda pdu: self._came(session, pdu))
 
     def _end(self) -> None:
         with self._lock:
-            self._closing = True  # as well when the thread ends by a fault of its own
+            self._closing = self._ended = True  # as well when the thread ends by a fault of its own
         self._give_up(CLOSED)
         for _ in range(RECEIVERS):
             self._intake.put(None)

@@ -6,6 +6,7 @@ import selectors
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import certifi
@@ -192,13 +193,13 @@ class Session:
     def _bound(self, pdu: Pdu) -> None:
         if pdu.status or pdu.command == smpp_wire.NACK:
             rule = smpp_errors.BIND.get(pdu.status, DOWN)
-            raise NotBound(Failure(rule, smpp_errors.cause(pdu.status), "bind"), pdu.status)
+            raise NotBound(Failure(rule, smpp_errors.cause(pdu.status), smpp_wire.words(pdu.status)), pdu.status)
         self.smsc = smpp_wire.system_id(pdu)
         self.began = self.heard = self.enquired = clock.monotonic()
         self.sock.setblocking(False)
 
-    def bye(self, wait: float) -> None:
-        """Unbind, wait for the answer a little, close."""
+    def bye(self, wait: float, came: Callable[[Pdu], None] | None = None) -> None:
+        """Unbind, wait for the answer a little, close. `came` gets what else still comes in."""
         until = clock.monotonic() + wait
         try:
             self.ask(smpp_wire.request("unbind"))
@@ -207,8 +208,11 @@ class Session:
                 while (left := until - clock.monotonic()) > 0:
                     self.flush()
                     selector.select(min(left, 0.05) if self.writing else left)
-                    if any(pdu.command == smpp_wire.UNBIND | smpp_wire.ANSWER for pdu in self.read()):
-                        break
+                    for pdu in self.read():
+                        if pdu.command == smpp_wire.UNBIND | smpp_wire.ANSWER:
+                            return
+                        if came is not None:
+                            came(pdu)
         except Lost:
             pass
         finally:

@@ -179,6 +179,14 @@ def delivered(octets: bytes) -> Delivered:
     )
 
 
+def words(status: int) -> str:
+    """What the standard says about a command_status, with its number."""
+    from smpplib import consts
+
+    known = consts.DESCRIPTIONS.get(status)
+    return f"{known} (0x{status:02x})" if known else f"0x{status:02x}"
+
+
 def _read(command: str, octets: bytes) -> tuple[Any, dict[int, bytes]]:
     """The fields that every PDU of this kind has, and the optional ones by their code."""
     pdu = _new(command)

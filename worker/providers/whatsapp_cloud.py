@@ -17,6 +17,7 @@ class WhatsAppCloud(CloudApi):
         Field("access_token", kind="secret"),
         Field("app_secret", kind="secret"),
         Field("verify_token", kind="secret"),
+        Field("app_secret_previous", kind="secret", required=False, group="advanced"),
         Field("base_url", default="https://graph.facebook.com", group="advanced"),
         Field("api_version", default=VERSION, group="advanced"),
         Field("marketing_endpoint", kind="boolean", required=False, default=False),
