@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import IO
 
 import peewee
@@ -85,10 +86,11 @@ class Lines:
 
 
 def _receiver(channel_id: int) -> Receive:
-    def receive(callback: RawCallback) -> bool:
+    def receive(callbacks: Sequence[RawCallback]) -> bool:
+        now = clock.now()
         try:
             with db.connection():
-                delivery.receive_all([(channel_id, callback, clock.now())])
+                delivery.receive_all((channel_id, callback, now) for callback in callbacks)
         except peewee.DatabaseError as error:
             log.error("channel %d: what came in could not be stored (%s)", channel_id, type(error).__name__)
             return False

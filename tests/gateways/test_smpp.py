@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,7 +40,7 @@ class Handset:
         self.provider = Smpp({**given, "allowed_private_hosts": ("127.0.0.1",), **settings})
 
     def listen(self) -> Handset:
-        self.provider.open(lambda callback: self.stored.append(callback) or True)
+        self.provider.open(lambda callbacks: self.stored.extend(callbacks) or True)
         return self
 
     def send(self, ending: str = "000", text: str = "hello") -> tuple[str, Accepted]:
@@ -259,11 +259,11 @@ def test_what_could_not_be_stored_comes_again(smsc: Smsc) -> None:
     handset = Handset(smsc)
     refused: list[RawCallback] = []
 
-    def receive(callback: RawCallback) -> bool:
+    def receive(callbacks: Sequence[RawCallback]) -> bool:
         if len(refused) < 2:
-            refused.append(callback)
+            refused.extend(callbacks)
             return False
-        handset.stored.append(callback)
+        handset.stored.extend(callbacks)
         return True
 
     handset.provider.open(receive)

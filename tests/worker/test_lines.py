@@ -104,14 +104,14 @@ def test_what_comes_in_is_on_the_disk_before_it_is_acknowledged(
     two[0].keep()
     receive = Phone.opened[0].receive
     assert receive is not None
-    assert receive(RawCallback("SMPP", "", {}, {}, b"\x00\x01")) is True
+    assert receive([RawCallback("SMPP", "", {}, {}, b"\x00\x01")]) is True
     assert [(row.channel_id, bytes(row.body)) for row in Callback.select()] == [(channel.id, b"\x00\x01")]
 
     def full(_callbacks: object) -> None:
         raise peewee.OperationalError("database or disk is full")
 
     monkeypatch.setattr(delivery, "receive_all", full)
-    assert receive(RawCallback("SMPP", "", {}, {}, b"\x02")) is False
+    assert receive([RawCallback("SMPP", "", {}, {}, b"\x02")]) is False
 
 
 def test_a_sender_claims_on_a_line_only_where_it_is_kept_and_no_more_than_it_carries(

@@ -7,7 +7,7 @@ SendError, which already says what the failure means; the sender never reads a v
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -241,7 +241,8 @@ class CallbackAddresses:
     inbound: str = ""
 
 
-Receive = Callable[[RawCallback], bool]  # stores what came in over a line, durably; False: it could not
+# Stores what came in over a line, all of it durably in one go; False: nothing is stored.
+Receive = Callable[[Sequence[RawCallback]], bool]
 
 
 @dataclass

@@ -32,8 +32,8 @@ from worker.providers.smpp_wire import ANSWER, Pdu, Unreadable
 log = logging.getLogger("molva.smpp")
 
 IDENTITY, RECEIVED_AT = "x-line-id", "x-line-at"  # what the line adds to a stored PDU, as header names
-RECEIVERS = 4  # threads that store what comes in: a commit can carry all of theirs
-CROWD = 200  # PDUs that may wait to be stored; more are refused, and the SMSC offers them again
+TOGETHER = 500  # PDUs that are stored with one commit, which takes as long as for one
+CROWD = 2_000  # PDUs that may wait to be stored; more are refused, and the SMSC offers them again
 LOOK = 0.25  # seconds between two looks at the limits
 CATCH_UP = 0.02  # seconds by which a submit may be late without the pace losing them
 MARGIN = 5.0  # seconds after which a waiting thread gives up on the line itself
@@ -149,8 +149,7 @@ class Line:
                 return
             if receive is not None and self._receive is None:
                 self._receive = receive
-                for number in range(RECEIVERS):
-                    threading.Thread(target=self._storing_thread, name=f"smpp-store-{number}", daemon=True).start()
+                threading.Thread(target=self._storing_thread, name="smpp-store", daemon=True).start()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smpp-line", daemon=True)
                 self._thread.start()
@@ -524,15 +523,24 @@ class Line:
 
     def _storing_thread(self) -> None:
         receive = self._receive
-        while receive is not None and (item := self._intake.get()) is not None:
-            session, pdu, callback = item
+        while receive is not None and (first := self._intake.get()) is not None:
+            batch = [first]
+            last = False
+            while len(batch) < TOGETHER and not self._intake.empty():
+                item = self._intake.get()
+                if item is None:
+                    last = True
+                    break
+                batch.append(item)
             stored = False
             try:
-                stored = receive(callback)
+                stored = receive([callback for _session, _pdu, callback in batch])
             except Exception:
                 log.exception("what came in could not be stored")
-            self._stored.append((session, pdu, stored))
+            self._stored.extend((session, pdu, stored) for session, pdu, _callback in batch)
             self._ring()
+            if last:
+                return
 
     def _acknowledge(self, session: Session, pdu: Pdu, stored: bool) -> None:
         if session.ended is None:
@@ -556,8 +564,7 @@ class Line:
         with self._lock:
             self._closing = self._ended = True  # as well when the thread ends by a fault of its own
         self._give_up(CLOSED)
-        for _ in range(RECEIVERS):
-            self._intake.put(None)
+        self._intake.put(None)
         self._bell.close()
         self._ear.close()
 
