@@ -63,26 +63,30 @@ def look(poller: Any, map: Mapping[int, Any], restless: set[int]) -> None:
     """Ask every restless line what it wants to hear; those that rest from now on leave the set."""
     for fd in tuple(restless):
         line = map.get(fd)
+        if line is None:
+            # Closed, with which the system has forgotten it; its number may be that of some file by now.
+            restless.discard(fd)
+            continue
         # First whether it rests: a thread that answers in between would otherwise leave it unheard.
-        rests = line is None or _rests(line)
-        _listen(poller, fd, 0 if line is None else _wants(line))
+        rests = _rests(line)
+        _listen(poller, fd, _wants(line))
         if rests:
             restless.discard(fd)
 
 
 def _listen(poller: Any, fd: int, events: int) -> None:
-    """Hear of these events; with none, of nothing at all, for a closed line would otherwise be told for ever."""
+    """Hear of these events on an open line; with none, of nothing at all, for it would be told of its end for ever."""
     try:
         if not events:
             poller.unregister(fd)
-        elif fd >= 0:
+        else:
             try:
                 poller.modify(fd, events)
             except FileNotFoundError:
                 poller.register(fd, events)
     except OSError as error:
-        # Not known, or closed between the look at it and here: it is no line any more.
-        if error.errno not in (errno.ENOENT, errno.EBADF):
+        # Not known, or closed while the server stops: it is no line any more.
+        if error.errno not in (errno.ENOENT, errno.EBADF, errno.EPERM):
             raise
 
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +121,10 @@ def test_an_answer_while_the_loop_looks_does_not_leave_the_line_unheard() -> Non
         assert not restless
         theirs.sendall(b"GET /")
         assert poller.poll(5) == [(fd, select.EPOLLIN)]
+
+
+def test_the_number_of_a_closed_line_may_be_that_of_a_file_by_now(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file, contextlib.closing(select.epoll()) as poller:
+        restless = {file.fileno()}
+        loop.look(poller, {}, restless)
+        assert not restless
