@@ -6,6 +6,7 @@ hidden instead (state DELETED): its secrets are wiped, it is offered nowhere, it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import secrets
@@ -347,11 +348,18 @@ def sandbox_accounts(settings: Settings) -> list[dict[str, Any]]:
 
 
 def sync_templates(settings: Settings, channel_id: int) -> int:
-    """Fetch the account's templates and replace the stored ones; the number found. Raises SendError."""
+    """Fetch the account's templates and replace the stored ones; the number found. Raises SendError.
+
+    The vendor's daily limit is asked for on the way; without an answer what is known of it stays.
+    """
     with db.connection():
         provider = provider_of(settings, Channel.get_by_id(channel_id))
     try:
         found = provider.templates()
+        with contextlib.suppress(SendError):
+            if (limit := provider.limit()) is not None:
+                with db.write():
+                    Channel.update(vendor_limit=limit).where(Channel.id.in_(of_account(channel_id))).execute()
     finally:
         provider.close()
     now = clock.now()

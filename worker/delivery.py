@@ -502,7 +502,8 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
             received_at,
         ],
     ).fetchone()
-    if made is not None and item.phone and optouts.is_stop_word(item.text):
+    stops = optouts.is_stop_word(item.text) or optouts.is_stop_word(item.payload or "")
+    if made is not None and item.phone and stops:
         optouts.record(item.phone, "reply", item.text[:200], channel_id)
 
 

@@ -59,6 +59,7 @@ class Graph:
         said: dict[str, Any] = {
             "message_templates": {"data": [COUPON, FLOW]},
             "media": {"id": "4490709327384033"},
+            "1007": {"id": "1007", "whatsapp_business_manager_messaging_limit": "TIER_2K"},
         }.get(name) or {"messages": [{"id": f"wamid.{next(self._ids)}", "message_status": "accepted"}]}
         return stub.answer(200, said)(sock, request)
 
@@ -286,3 +287,8 @@ def test_a_fixed_value_that_nobody_could_get_is_refused_at_once(world: World) ->
         }
         refused = world.caller.call("POST", "/broadcasts", 422, json=given)
         assert "header.media" in refused["error"]["fields"]["variables"]
+
+
+def test_a_refresh_of_the_templates_learns_the_daily_limit(world: World) -> None:
+    channel = world.channel("1007")
+    assert Channel.get_by_id(channel.id).vendor_limit == 2_000

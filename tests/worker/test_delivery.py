@@ -492,6 +492,15 @@ def test_counters_that_differ_from_the_rows_are_put_right_and_said(
     assert "put right" in caplog.text
 
 
+def test_a_pressed_stop_button_opts_out_whatever_its_label_is(sms: Channel) -> None:
+    pressed = InboundMessage("in-1", "+79000000001", 1, kind="button", text="Больше не писать", payload="STOP")
+    with db.write():
+        delivery.receive_inbound(sms.id, pressed, CALLED)
+    assert [(row.phone, row.scope, row.reason) for row in OptOut.select()] == [
+        ("+79000000001", "all", "Больше не писать")
+    ]
+
+
 # --- long messages, part by part ------------------------------------------------------------------------
 
 

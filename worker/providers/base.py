@@ -302,6 +302,11 @@ class Provider:
         of the account and its daily limit concern all of them."""
         return ""
 
+    def limit(self) -> int | None:
+        """How many messages the vendor lets the account begin with in 24 hours, by a harmless call; None when it
+        sets no limit or none that is known. Raises SendError."""
+        return None
+
     def check(self) -> list[Finding]:
         """A harmless call that shows whether the settings work."""
         raise NotImplementedError
