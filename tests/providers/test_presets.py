@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,8 +14,20 @@ from tests.providers import stub
 from tests.providers.stub import Request, Stub
 from worker import causes
 from worker.providers import PROVIDERS
-from worker.providers.base import CallbackAddresses, InboundMessage, Outgoing, Provider, RawCallback, StatusUpdate
-from worker.providers.connector import MAPPING, PRESETS, HttpGateway
+from worker.providers.base import (
+    LATER,
+    REFUSED,
+    STOP_CHANNEL,
+    UNCLEAR,
+    CallbackAddresses,
+    InboundMessage,
+    Outgoing,
+    Provider,
+    RawCallback,
+    SendError,
+    StatusUpdate,
+)
+from worker.providers.connector import MAPPING, PRESETS, HttpGateway, presets
 from worker.providers.connector_rules import cause_line, lines, outcome_rule, status_line
 
 HOOK = "https://molva.example/hooks/key"
@@ -325,3 +338,56 @@ def test_a_check_believes_a_refusal_with_status_200(made: Made, vendor: Stub) ->
     assert [(f.level, f.code) for f in made("smsc_ru").check()] == [("error", "sms_bad_token")]
     vendor.behave = stub.answer(200, {"status": "ERROR", "status_code": 301})
     assert [(f.level, f.code) for f in made("sms_ru").check()] == [("error", "sms_bad_token")]
+
+
+# --- the example of the README -------------------------------------------------------------------------
+
+
+def example() -> dict[str, Any]:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text.split("<!-- preset -->")[1].split("```")[1].removeprefix("json"))
+    return found
+
+
+def test_the_readmes_gateway_works_from_its_one_file(tmp_path: Path) -> None:
+    (tmp_path / "pigeon.json").write_text(json.dumps(example()), encoding="utf-8")
+    (pigeon,) = presets(tmp_path)
+    with Stub(stub.answer(201, {"id": "A7"})) as vendor:
+        settings = {"base_url": vendor.url, **ACCOUNT, "allowed_private_hosts": ["127.0.0.1"]}
+        assert pigeon.faults(settings) == []
+        provider = pigeon(settings, ADDRESSES)
+        assert provider.send(OUT).provider_id == "A7"
+        (request,) = vendor.requests
+        provider.close()
+    assert (request.path, request.headers["authorization"]) == ("/v1/messages", "Bearer t-1")
+    assert request.json == {
+        **{"to": OUT.phone, "from": "Molva", "text": "Привет", "reference": TOKEN},
+        "callback": DLR,
+    }
+    body = json.dumps({"id": "A7", "reference": TOKEN, "state": "expired"}).encode()
+    (report,) = provider.parse(RawCallback("POST", "status", {}, {"content-type": "application/json"}, body))
+    assert isinstance(report, StatusUpdate)
+    assert (report.status, report.provider_id, report.token, report.code) == ("failed", "A7", TOKEN, "sms_expired")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "outcome", "cause"),
+    [
+        (400, {"error": "bad_number"}, REFUSED, "sms_unknown_subscriber"),
+        (402, {"error": "no_credit"}, STOP_CHANNEL, "sms_no_balance"),
+        (503, {"error": "busy"}, LATER, "sms_throttled"),
+        (503, {"error": "other"}, UNCLEAR, "http_503"),
+        (201, {"no": "id"}, UNCLEAR, "answer_unreadable"),
+    ],
+)
+def test_the_readmes_rules_mean_what_they_say(
+    tmp_path: Path, status: int, answer: dict[str, str], outcome: str, cause: str
+) -> None:
+    (tmp_path / "pigeon.json").write_text(json.dumps(example()), encoding="utf-8")
+    (pigeon,) = presets(tmp_path)
+    with Stub(stub.answer(status, answer)) as vendor:
+        provider = pigeon({"base_url": vendor.url, **ACCOUNT, "allowed_private_hosts": ["127.0.0.1"]}, ADDRESSES)
+        with pytest.raises(SendError) as caught:
+            provider.send(OUT)
+        provider.close()
+    assert (caught.value.outcome, caught.value.cause) == (outcome, cause)
