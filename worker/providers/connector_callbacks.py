@@ -43,13 +43,14 @@ def tree_of(callback: RawCallback, source: str) -> Any:
 
 
 def rows_of(tree: Any, path: str, callback: RawCallback) -> Iterator[dict[str, Any]]:
-    """The items of one callback, each with the query of the address beside it."""
+    """The items of one callback, each with the query of the address beside it; `json.id` and `form.id` mean `id`."""
     for row in (every(tree, path) if path else [tree])[:ROWS]:
         if isinstance(row, str):
             row = row.splitlines()
         if isinstance(row, list):
             row = {str(at): value for at, value in enumerate(row[:ROWS])}
-        yield {**(row if isinstance(row, dict) else {}), "query": dict(callback.query)}
+        own = row if isinstance(row, dict) else {}
+        yield {"json": own, "form": own, **own, "query": dict(callback.query)}
 
 
 def phone_of(text: str) -> str:
