@@ -152,6 +152,16 @@ class MessageTemplate(Table):
         indexes = ((("channel", "name", "language"), True),)
 
 
+class Media(Table):
+    """A file that the provider keeps for the headers of templates."""
+
+    channel_id = IntegerField(index=True)
+    media_id = CharField()
+    name = CharField()
+    mime = CharField()
+    at = BigIntegerField()
+
+
 class Broadcast(Table):
     if TYPE_CHECKING:
         channel_id: int | None
@@ -456,6 +466,7 @@ TABLES: tuple[type[Table], ...] = (
     Worker,
     Channel,
     MessageTemplate,
+    Media,
     Broadcast,
     Run,
     RecipientFile,

@@ -18,6 +18,7 @@ from worker import (
     channel_settings,
     channels,
     delivery,
+    media,
     phone,
     recipients,
     reports,
@@ -28,7 +29,7 @@ from worker import (
 from worker.models import Channel, MessageTemplate
 from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
-from worker.providers.base import SendError
+from worker.providers.base import REFUSED, SendError
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -211,6 +212,25 @@ def channel_sync(number: int) -> Response:
 @role("sender")
 def channel_check(number: int) -> Response:
     return jsonify(shapes.findings(channels.check(lookup.settings(), lookup.channel(number))))
+
+
+@api.post("/channels/<int:number>/media")
+@role("sender")
+def channel_media(number: int) -> tuple[Response, int]:
+    row = lookup.channel(number)
+    if "media" not in PROVIDERS[row.provider].supports:
+        abort(404)
+    given = request.files.get("file")
+    if given is None or not given.filename:
+        raise ApiError(422, "invalid", _("Choose a file"), fields={"file": _("Choose a file")})
+    try:
+        made = media.upload(lookup.settings(), row, given.read(), given.filename, me().name)
+    except SendError as error:
+        refused = error.outcome == REFUSED
+        raise ApiError(
+            422 if refused else 502, error.cause, sentences.failed_call(error.cause, error.detail)
+        ) from error
+    return jsonify({"id": made.media_id, "name": made.name, "mime": made.mime, "expires_at": made.at + media.LIFE}), 201
 
 
 @api.post("/channels/<int:number>/register")

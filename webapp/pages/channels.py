@@ -18,7 +18,7 @@ from webapp.auth import Refused, me, role
 from webapp.forms import channel as forms
 from webapp.forms.channel import ChannelForm
 from webapp.sandbox import MAGIC
-from worker import channel_health, rendering, vault
+from worker import channel_health, media, rendering, vault
 from worker import channels as use
 from worker.models import Broadcast, Channel, MessageTemplate
 from worker.problems import Invalid
@@ -158,6 +158,8 @@ def _facts(channel: Channel, findings: list[Finding] | None = None) -> dict[str,
             (t, rendering.slots(t.components, t.parameter_format), rendering.unsupported(t.components)) for t in found
         ],
         "sandbox": _sandbox(channel),
+        "media": media.living(channel.id) if "media" in PROVIDERS[channel.provider].supports else None,
+        "media_until": lambda at: at + media.LIFE,
         "special": [(s, sentences.special(s.key, channel.kind)) for s in MAGIC] if _sandbox(channel) else [],
     }
 
@@ -314,6 +316,25 @@ def register(number: int) -> Response:
     if "register" not in PROVIDERS[channel.provider].supports:
         abort(404)
     return _found(channel, use.register(lookup.settings(), channel, me().name))
+
+
+@channels.post("/<int:number>/media")
+@role("sender")
+def upload(number: int) -> Response:
+    """Hand a file over for the headers of templates."""
+    channel = lookup.channel(number)
+    if "media" not in PROVIDERS[channel.provider].supports:
+        abort(404)
+    given = request.files.get("file")
+    if given is None or not given.filename:
+        return _back(number, _("Choose a file"), "error")
+    try:
+        made = media.upload(lookup.settings(), channel, given.read(), given.filename, me().name)
+    except vault.VaultError:
+        return _back(number, sentences.finding("credentials_locked", ""), "error")
+    except SendError as error:
+        return _back(number, sentences.failed_call(error.cause, error.detail), "error")
+    return _back(number, _("The provider keeps the file. Its id: %(id)s", id=made.media_id))
 
 
 @channels.post("/<int:number>/templates")

@@ -22,6 +22,11 @@ STATEMENTS = (
         " text TEXT NOT NULL, at BIGINT NOT NULL, received_at BIGINT NOT NULL, joined BOOLEAN NOT NULL)"
     ),
     "CREATE UNIQUE INDEX inbound_part_channel_id_provider_id ON inbound_part (channel_id, provider_id)",
+    (
+        "CREATE TABLE media (id {id}, channel_id BIGINT NOT NULL, media_id TEXT NOT NULL, name TEXT NOT NULL,"
+        " mime TEXT NOT NULL, at BIGINT NOT NULL)"
+    ),
+    "CREATE INDEX media_channel_id ON media (channel_id)",
     "ALTER TABLE delivery_report ADD COLUMN also TEXT",
     "ALTER TABLE opt_out ADD COLUMN scope TEXT NOT NULL DEFAULT 'all'",
     "DROP INDEX opt_out_phone",

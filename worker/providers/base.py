@@ -353,5 +353,9 @@ class Provider:
         asks for it; it changes the account. Raises SendError."""
         raise NotImplementedError
 
+    def upload(self, data: bytes, mime: str, filename: str) -> str:
+        """Hand a file over for the header of templates, where "media" is supported; its id. Raises SendError."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Let go of connections."""
