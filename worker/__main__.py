@@ -107,10 +107,17 @@ class WorkerProcess:
 
     def _templates(self) -> None:
         """Fetch the templates of channels that have none yet, ever more rarely while that fails."""
-        for (channel_id,) in db.rows("SELECT id FROM channel WHERE kind = 'waba' AND templates_synced_at IS NULL"):
+        for (channel_id,) in db.rows(
+            "SELECT id FROM channel WHERE kind = 'waba' AND state <> 'deleted' AND templates_synced_at IS NULL"
+        ):
             due, pause = self._asked.get(channel_id, (0.0, TICK))
-            if clock.monotonic() >= due and tasks.run_sync_templates(channel_id) is None:
-                self._asked[channel_id] = (clock.monotonic() + pause, min(2 * pause, ASK_AGAIN))
+            if clock.monotonic() < due:
+                continue
+            self._asked[channel_id] = (clock.monotonic() + pause, min(2 * pause, ASK_AGAIN))
+            try:
+                tasks.run_sync_templates(channel_id)
+            except Exception:
+                log.exception("channel %d: the templates cannot be fetched", channel_id)
 
     def _check_counters(self) -> None:
         if clock.monotonic() - self._checked > CHECK_EVERY:
@@ -121,6 +128,7 @@ class WorkerProcess:
         """Raw callbacks live for a week after they were applied, reports of unknown messages for 72 hours."""
         delivery.forget_orphans()
         delivery.join_late_parts()
+        delivery.forget_parts()
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",

@@ -55,6 +55,7 @@ def provider_of(settings: Settings, channel: Channel) -> Provider:
         "data": str(settings.data),
         "allowed_private_hosts": settings.allowed_private_hosts,
         "per_second": channel.per_second,
+        "region": settings.region,
     }
     given = {**all_settings(settings, channel), **house}
     return PROVIDERS[channel.provider](given, addresses(settings, channel))
@@ -67,17 +68,34 @@ class Providers:
         self._settings = settings
         self._made: dict[int, tuple[tuple[Any, ...], Provider]] = {}
         self._lock = threading.Lock()
+        self.locked: dict[int, float] = {}  # channels that could not be opened, until when they are left alone
 
     def get(self, channel: Channel) -> Provider:
-        mark = (channel.provider, str(channel.settings), bytes(channel.secrets or b""), channel.per_second)
+        """The Provider of a channel by its present settings. Raises what making one raises."""
         with self._lock:
             kept = self._made.get(channel.id)
-            if kept is None or kept[0] != mark:
+            if kept is None or kept[0] != _mark(channel):
+                # Looked up anew: whoever read the row before it was changed must not bring the old settings back.
+                channel = Channel.get_or_none(Channel.id == channel.id) or channel
+                if kept is not None and kept[0] == _mark(channel):
+                    return kept[1]
+                made = (_mark(channel), provider_of(self._settings, channel))
+                self._made[channel.id] = made
                 if kept is not None:
-                    kept[1].close()
-                kept = (mark, provider_of(self._settings, channel))
-                self._made[channel.id] = kept
+                    # Letting go of a line takes its time, and nobody must wait for it.
+                    threading.Thread(target=kept[1].close, name="close provider", daemon=True).start()
+                return made[1]
             return kept[1]
+
+    def holds(self, channel_id: int, provider: Provider) -> bool:
+        """Whether this object is still the one by the channel's present settings, as far as anybody has looked."""
+        kept = self._made.get(channel_id)
+        return kept is not None and kept[1] is provider
+
+
+def _mark(channel: Channel) -> tuple[Any, ...]:
+    """What a Provider is made of."""
+    return (channel.provider, str(channel.settings), bytes(channel.secrets or b""), channel.per_second)
 
 
 def create(settings: Settings, provider: str, name: str, values: Mapping[str, Any], **pace: Any) -> Channel:
@@ -359,7 +377,9 @@ def sync_templates(settings: Settings, channel_id: int) -> int:
         with contextlib.suppress(SendError):
             if (limit := provider.limit()) is not None:
                 with db.write():
-                    Channel.update(vendor_limit=limit).where(Channel.id.in_(of_account(channel_id))).execute()
+                    Channel.update(vendor_limit=None if limit < 0 else limit).where(
+                        Channel.id.in_(of_account(channel_id))
+                    ).execute()
     finally:
         provider.close()
     now = clock.now()

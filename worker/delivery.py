@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import peewee
 
-from worker import audit, broadcasts, causes, channels, clock, counters, db, optouts, proofs
+from worker import audit, broadcasts, causes, channels, clock, counters, db, optouts, proofs, vault
 from worker.locks import is_alive
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
+from worker.providers import base
 from worker.providers.base import (
     REFUSED,
     STOP_BROADCAST,
@@ -31,6 +32,7 @@ from worker.states import BROADCAST, REPORT_LIFE, move
 log = logging.getLogger("molva.delivery")
 
 BATCH = 1_000
+LOCKED = 60.0  # seconds until callbacks of a channel that could not be opened are tried again
 KEPT_HEADERS = ("content-type", "x-line-id", "x-line-at")
 ALIVE = 10 * clock.SECOND
 STEP = 1_000
@@ -45,7 +47,7 @@ APPROVED_AGAIN = {"REINSTATED": "APPROVED", "UNARCHIVED": "APPROVED"}
 # The causes that a send call would have been refused with.
 TEMPLATE_CAUSES, TEMPLATE_CAUSE = {"PAUSED": "132015", "FLAGGED": "132015"}, "132016"
 
-Items = list[StatusUpdate | InboundMessage | Notice]
+Items = list[tuple[int, StatusUpdate | InboundMessage | Notice]]
 Beyond = Callable[[str], str]  # what a code in a report means beyond its message, as Provider.outcome says
 
 # --- callbacks --------------------------------------------------------------------------------------
@@ -76,9 +78,12 @@ def receive_all(callbacks: Iterable[tuple[int, RawCallback, int]]) -> None:
 def apply_waiting(providers: channels.Providers) -> int:
     """Apply up to BATCH stored callbacks in one transaction; how many there were.
 
-    Each callback stands alone: one that cannot be read is marked with its error and loses no other.
+    Each callback stands alone: one that cannot be read is marked with its error and loses no other. Those of a
+    channel whose credentials cannot be opened wait: with the right key they can be read after all.
     """
-    waiting = [_Stored(*row) for row in db.rows(_WAITING, [BATCH])]
+    for channel_id in [one for one, until in providers.locked.items() if until < clock.monotonic()]:
+        del providers.locked[channel_id]
+    waiting = [_Stored(*row) for row in db.rows(_WAITING, [json.dumps(list(providers.locked)), BATCH])]
     if not waiting:
         return 0
     of_channel = _Providers(providers)
@@ -86,30 +91,33 @@ def apply_waiting(providers: channels.Providers) -> int:
     for stored in waiting:
         items: Items = []
         error = None
-        beyond: Beyond = _nothing_beyond
         try:
-            provider = of_channel[stored.channel_id]
-            beyond = provider.outcome
             raw = stored.raw()
-            items.extend(provider.parse(raw))
-            items.extend(provider.notices(raw))
+            for channel_id, provider in of_channel.concerned(stored.channel_id, raw):
+                items.extend((channel_id, item) for item in provider.parse(raw))
+            items.extend((stored.channel_id, notice) for notice in of_channel[stored.channel_id].notices(raw))
+        except vault.VaultError:
+            if stored.channel_id not in providers.locked:
+                log.error("channel %d: its credentials cannot be opened, callbacks wait", stored.channel_id)
+            providers.locked[stored.channel_id] = clock.monotonic() + LOCKED
+            continue
         except Exception as problem:
             log.exception("callback %d cannot be read", stored.id)
             error = type(problem).__name__
-        read.append(_Read(stored, items, error, beyond))
+        read.append(_Read(stored, items, error))
     try:
-        _apply_together(read)
+        _apply_together(read, of_channel)
     except peewee.OperationalError:
         raise  # the storage, not what is to be stored: all of it waits for the next look
     except Exception:
         log.warning("a callback holds something that cannot be applied: each item is taken by itself")
-        _apply_apart(read)
+        _apply_apart(read, of_channel)
     return len(waiting)
 
 
 _WAITING = (
     "SELECT id, channel_id, path, query, headers, body, received_at FROM callback WHERE processed_at IS NULL"
-    " ORDER BY id LIMIT ?"
+    " AND channel_id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?"
 )
 
 
@@ -119,10 +127,25 @@ class _Providers(dict[int, Provider]):
     def __init__(self, providers: channels.Providers) -> None:
         super().__init__()
         self._providers = providers
+        self._concerned: dict[int, list[int]] = {}
 
     def __missing__(self, channel_id: int) -> Provider:
         provider = self[channel_id] = self._providers.get(Channel.get_by_id(channel_id))
         return provider
+
+    def concerned(self, channel_id: int, raw: RawCallback) -> Iterator[tuple[int, Provider]]:
+        """Whom a callback to this channel speaks of: a vendor that knows one address for an account brings the
+        callbacks of all its numbers there, and every Provider reads what is its own."""
+        if channel_id not in self._concerned:
+            self._concerned[channel_id] = [one for one in channels.of_account(channel_id) if one != channel_id]
+        yield channel_id, self[channel_id]
+        for one in self._concerned[channel_id]:
+            if self[one].concerns(raw):
+                yield one, self[one]
+
+    def beyond(self, channel_id: int) -> Beyond:
+        provider = self.get(channel_id)
+        return _nothing_beyond if provider is None else provider.outcome
 
 
 @lru_cache(64)
@@ -145,57 +168,64 @@ class _Stored(NamedTuple):
     def raw(self) -> RawCallback:
         query = json.loads(self.query) if self.query else {}
         headers = _headers(self.headers) if self.headers else {}
-        return RawCallback("POST", self.path, query, headers, bytes(self.body))
+        return RawCallback("POST", self.path, query, headers, bytes(self.body), self.received_at)
 
 
 class _Read(NamedTuple):
-    """A stored callback and what it says."""
+    """A stored callback and what it says, each item with the channel that it concerns."""
 
     stored: _Stored
     items: Items
     error: str | None
-    beyond: Beyond
 
 
 def _nothing_beyond(_code: str) -> str:
     return REFUSED
 
 
-def _apply_together(read: list[_Read]) -> None:
+def _apply_together(read: list[_Read], providers: _Providers) -> None:
     """All of a batch in one transaction, the ordinary reports with a few statements."""
     with db.write():
-        beyond = {one.stored.channel_id: one.beyond for one in read}
         left = proofs.apply(
-            proofs.Report(one.stored.channel_id, item, one.stored.received_at)
+            proofs.Report(channel_id, item, one.stored.received_at)
             for one in read
-            for item in one.items
+            for channel_id, item in one.items
             if isinstance(item, StatusUpdate)
         )
         for report in left:
-            apply_updates(report.channel_id, [report.update], report.received_at, beyond[report.channel_id])
+            beyond = providers.beyond(report.channel_id)
+            apply_updates(report.channel_id, [report.update], report.received_at, beyond)
         for one in read:
-            for item in one.items:
+            for channel_id, item in one.items:
                 if not isinstance(item, StatusUpdate):
-                    _apply_item(one, item)
+                    _apply_item(channel_id, item, one.stored.received_at, providers)
         _mark_applied([(one.error, one.stored.id) for one in read])
 
 
-def _apply_apart(read: list[_Read]) -> None:
+def _apply_apart(read: list[_Read], providers: _Providers) -> None:
     """As `_apply_together`, but a bad item loses none of its neighbours; its fault stands with the callback."""
     with db.write():
         marks = []
         for one in read:
             fault = None
-            for item in one.items:
-                fault = _stands(partial(_apply_item, one), item) or fault
+            for channel_id, item in one.items:
+                apply = partial(_apply_item, channel_id, received_at=one.stored.received_at, providers=providers)
+                fault = _stands(apply, _cleaned(item)) or fault
             marks.append((one.error or fault, one.stored.id))
         _mark_applied(marks)
 
 
-def _apply_item(one: _Read, item: StatusUpdate | InboundMessage | Notice) -> None:
-    channel_id, received_at = one.stored.channel_id, one.stored.received_at
+def _cleaned(item: Any) -> Any:
+    """The same with every text as any database takes it."""
+    found = {one.name: getattr(item, one.name) for one in fields(item)}
+    return type(item)(**{name: base.clean(value) if isinstance(value, str) else value for name, value in found.items()})
+
+
+def _apply_item(
+    channel_id: int, item: StatusUpdate | InboundMessage | Notice, received_at: int, providers: _Providers
+) -> None:
     if isinstance(item, StatusUpdate):
-        apply_updates(channel_id, [item], received_at, one.beyond)
+        apply_updates(channel_id, [item], received_at, providers.beyond(channel_id))
     elif isinstance(item, InboundMessage):
         receive_inbound(channel_id, item, received_at)
     else:
@@ -299,8 +329,10 @@ def _find(channel_id: int, update: StatusUpdate) -> _Found | None:
 
     Another spelling of the id counts only for a message to the same person: it may be somebody else's id as well.
     """
-    ids: list[tuple[str, str | None]] = [(update.provider_id, None)] if update.provider_id else []
-    ids += [(other, update.phone) for other in update.also]
+    own: list[tuple[str, str | None]] = [(update.provider_id, None)] if update.provider_id else []
+    spellings = [update.provider_id, *update.also] if update.provider_id and update.also else []
+    # Where an id has several spellings, the person's own comes first in any of them.
+    ids = [*((name, update.phone) for name in spellings if update.phone), *own]
     for identity, phone in ids:
         part = db.rows(
             f"SELECT {_FOUND}, 0, p.id FROM part p JOIN message m ON m.id = p.message_id"  # noqa: S608
@@ -475,6 +507,17 @@ def forget_orphans(limit: int = 5_000) -> int:
     return int(gone.rowcount)
 
 
+def forget_parts(limit: int = 5_000) -> int:
+    """Forget the parts of messages for whose reports nobody waits any more; how many."""
+    with db.write():
+        gone = db.execute(
+            "DELETE FROM part WHERE id IN (SELECT p.id FROM part p LEFT JOIN message m ON m.id = p.message_id"
+            " WHERE m.id IS NULL OR m.sent_at < ? LIMIT ?)",
+            [clock.now() - REPORT_LIFE, limit],
+        )
+    return int(gone.rowcount)
+
+
 def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> None:
     """Store a person's message once, with the broadcast message it answers; a stop word opts out at once.
 
@@ -574,42 +617,40 @@ def heed(channel_id: int, notice: Notice) -> None:
     }[notice.subject](channel_id, notice)
 
 
+def _templates(channel_id: int, notice: Notice, column: str, value: str) -> None:
+    """Note something about a template, for all channels of the account: it is one and the same."""
+    for of_account in channels.of_account(channel_id):
+        db.execute(
+            f"UPDATE message_template SET {column} = ? WHERE channel_id = ? AND name = ? AND language = ?",  # noqa: S608
+            [value, of_account, notice.name, notice.language],
+        )
+
+
 def _template_changed(channel_id: int, notice: Notice) -> None:
-    status = APPROVED_AGAIN.get(notice.status, notice.status)
-    key = [channel_id, notice.name, notice.language]
-    db.execute(
-        "UPDATE message_template SET status = ? WHERE channel_id = ? AND name = ? AND language = ?", [status, *key]
-    )
+    _templates(channel_id, notice, "status", APPROVED_AGAIN.get(notice.status, notice.status))
     if notice.outcome != STOP_BROADCAST:
         return
     cause = TEMPLATE_CAUSES.get(notice.status, TEMPLATE_CAUSE)
-    for (broadcast_id,) in db.rows(
-        "SELECT id FROM broadcast WHERE state = 'running' AND channel_id = ? AND template_name = ?"
-        " AND template_language = ?",
-        key,
-    ):
-        broadcasts.stop_by_itself(broadcast_id, "refused", cause=cause, text=notice.status)
+    for of_account in channels.of_account(channel_id):
+        for (broadcast_id,) in db.rows(
+            "SELECT id FROM broadcast WHERE state = 'running' AND channel_id = ? AND template_name = ?"
+            " AND template_language = ?",
+            [of_account, notice.name, notice.language],
+        ):
+            broadcasts.stop_by_itself(broadcast_id, "refused", cause=cause, text=notice.status)
 
 
 def _category_changed(channel_id: int, notice: Notice) -> None:
-    db.execute(
-        "UPDATE message_template SET category = ? WHERE channel_id = ? AND name = ? AND language = ?",
-        [notice.status, channel_id, notice.name, notice.language],
-    )
+    _templates(channel_id, notice, "category", notice.status)
 
 
 def _quality_changed(channel_id: int, notice: Notice) -> None:
-    db.execute(
-        "UPDATE message_template SET quality = ? WHERE channel_id = ? AND name = ? AND language = ?",
-        [notice.status, channel_id, notice.name, notice.language],
-    )
+    _templates(channel_id, notice, "quality", notice.status)
 
 
 def _marketing_choice(channel_id: int, notice: Notice) -> None:
-    if notice.status == "stop":
-        optouts.record(notice.phone, "provider", "marketing_stopped", channel_id, optouts.MARKETING)
-    elif notice.status == "resume":
-        optouts.resume(notice.phone)
+    if notice.status in ("stop", "resume"):
+        optouts.choose_marketing(notice.phone, notice.status, notice.at, channel_id)
 
 
 def _account_changed(channel_id: int, notice: Notice) -> None:
@@ -627,7 +668,8 @@ def _limit_changed(channel_id: int, notice: Notice) -> None:
 
 
 def _number_changed(channel_id: int, notice: Notice) -> None:
-    db.execute("UPDATE channel SET quality = ? WHERE id = ?", [notice.status, channel_id])
+    if len(channels.of_account(channel_id)) == 1:  # else nobody can tell which number it speaks of
+        db.execute("UPDATE channel SET quality = ? WHERE id = ?", [notice.status, channel_id])
 
 
 def _answered(channel_id: int, item: InboundMessage) -> tuple[int, int] | None:

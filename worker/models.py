@@ -456,6 +456,14 @@ class OptOut(Table):
         indexes = ((("phone", "scope"), True),)
 
 
+class MarketingChoice(Table):
+    """What a person last said at the provider about marketing."""
+
+    phone = CharField(unique=True)
+    choice = CharField()  # stop, resume
+    at = BigIntegerField()
+
+
 TABLES: tuple[type[Table], ...] = (
     Setting,
     User,
@@ -481,4 +489,5 @@ TABLES: tuple[type[Table], ...] = (
     Inbound,
     InboundPart,
     OptOut,
+    MarketingChoice,
 )

@@ -41,12 +41,23 @@ def record(phone: str, source: str, reason: str = "", channel_id: int | None = N
     )
 
 
-def resume(phone: str) -> None:
-    """The person allowed marketing again at the provider, inside the caller's transaction.
+def choose_marketing(phone: str, choice: str, at: int, channel_id: int) -> None:
+    """What the person said at the provider about marketing, `stop` or `resume`, at a time (ms); inside the caller's
+    transaction. The latest word counts, in whatever order they come.
 
     A stop of one's own stays: only the person, or an operator with a reason, lifts that.
     """
-    db.execute("DELETE FROM opt_out WHERE phone = ? AND scope = ? AND source = 'provider'", [phone, MARKETING])
+    newest = db.execute(
+        "INSERT INTO marketing_choice (phone, choice, at) VALUES (?, ?, ?) ON CONFLICT (phone) DO UPDATE"
+        " SET choice = excluded.choice, at = excluded.at WHERE excluded.at >= marketing_choice.at RETURNING id",
+        [phone, choice, at],
+    ).fetchone()
+    if newest is None:
+        return
+    if choice == "stop":
+        record(phone, "provider", "marketing_stopped", channel_id, MARKETING)
+    else:
+        db.execute("DELETE FROM opt_out WHERE phone = ? AND scope = ? AND source = 'provider'", [phone, MARKETING])
 
 
 def opted_out_among(phones: Iterable[str]) -> set[str]:

@@ -119,7 +119,13 @@ def _sort(channel_id: int, reports: list[Report]) -> tuple[list[tuple[Report, _M
         by_id = by_name.get(update.provider_id)
         named: _Message | None = by_token.get(update.token or "") or by_id
         fits = named is not None and (not update.token or named.token == update.token)
-        if named is not None and fits and update.provider_id not in parts and _ordinary(update, named):
+        if (
+            named is not None
+            and fits
+            and not update.also
+            and update.provider_id not in parts
+            and _ordinary(update, named)
+        ):
             found.append((report, named))
             continue
         found.append((report, None))

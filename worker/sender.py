@@ -53,6 +53,7 @@ CAUTIOUS = 10  # requests in flight until the run's first acceptance
 # Seconds between two commits at the least, so that batches grow with the load: longer while there are free
 # connections, when nothing is slowed by it.
 TURN_GAP, TURN_GAP_AT_EASE = 0.005, 0.015
+CATEGORY_AGE = 5.0  # seconds between two looks at a template's category
 PAUSE = 0.2  # seconds between two looks at what may change at any moment
 NOTE_EVERY = 0.5  # seconds between two notes of a broadcast's speed while it sends
 IDLE = 0.5  # seconds between two looks when nothing is due
@@ -123,6 +124,7 @@ class Lane:
     stopped_by: str = optouts.ALL  # what kind of opt-out keeps its messages back, beside the one from everything
     renderers: dict[int, Any] = field(default_factory=dict)
     in_flight: int = 0
+    categorised: float = 0.0  # when its template's category was last looked at
     noted: float = 0.0  # when its speed was last written
     watched: float = 0.0  # when the slots were last looked at
     rest_until: float = 0.0  # nothing to claim before that
@@ -165,11 +167,6 @@ class ChannelPlan(NamedTuple):
     vendor_limit: int | None
 
     @property
-    def daily(self) -> int | None:
-        """Messages that may leave within 24 hours: what was typed, or less where the vendor says so."""
-        return min((limit for limit in (self.per_day, self.vendor_limit) if limit), default=None)
-
-    @property
     def breaker(self) -> breaker.Breaker:
         return breaker.Breaker(self.recent, self.opened_at, self.probe_at)
 
@@ -201,7 +198,9 @@ class Sender:
         self._unsure: list[Result] = []  # claims whose commit failed: surely not sent
         self._busy: Counter[int] = Counter()  # channel → connections in use
         self._windows: dict[tuple[str, int], throttle.Window] = {}  # of broadcasts and channels
-        self._known: dict[int, tuple[tuple[str, bytes | None], base.Provider]] = {}  # channel → by what, its Provider
+        self._known: dict[
+            int, tuple[tuple[str, bytes | None, float | None], base.Provider]
+        ] = {}  # channel → by what, its Provider
         self._deltas: counters.Deltas = {}  # of the turn under way, written before they are read
         self._watched: dict[int, float] = {}  # channel → when its slots were last looked at
         self._threads: list[threading.Thread] = []
@@ -264,6 +263,8 @@ class Sender:
                     again = clock.monotonic() + min(0.2 * 2 ** min(failures, 10), LONGEST_PAUSE)
                     known = isinstance(error, peewee.DatabaseError)
                     log.error("storing failed (%s), try %d", type(error).__name__, failures, exc_info=not known)
+                    if not known:
+                        results = self._store_apart(results)
                     continue
                 failures = 0
                 results = []
@@ -345,6 +346,33 @@ class Sender:
                 job.lane.channel_window.add(job.departure)
         self._take_connections(jobs, 1)
         return jobs
+
+    def _store_apart(self, results: Sequence[Result]) -> list[Result]:
+        """Store each result by itself, after something in them could not be stored; those that wait for a disk.
+
+        Nobody else must wait for the one at fault. It becomes uncertain, and if even that cannot be written,
+        its row is left to the recovery, which makes it so.
+        """
+        left = []
+        for result in results:
+            lost = Result(result.job, "lose", error=base.SendError(base.UNCLEAR, "internal"))
+            for tried in (result, lost, None):
+                try:
+                    with db.write():
+                        self._deltas = {}
+                        if tried is not None:
+                            self._store([tried])
+                        self._write_deltas()
+                except peewee.DatabaseError:
+                    left.append(result)
+                    break
+                except Exception:
+                    log.exception("the result of message %d cannot be stored", result.job.id)
+                    continue
+                if self._in_flight.pop(result.job.token, None) is not None:
+                    self._take_connections([result.job], -1)
+                break
+        return left
 
     def _claimed_after_all(self, unsure: list[Result]) -> list[Result]:
         """Those of the claims whose commit failed that stand in the table nevertheless."""
@@ -491,9 +519,10 @@ class Sender:
 
     def _provider(self, channel: ChannelPlan, lanes: Sequence[Lane]) -> base.Provider | None:
         """The Provider of a channel; a channel whose settings cannot be used stops with its broadcasts."""
-        mark = (channel.settings, channel.secrets)
+        mark = (channel.settings, channel.secrets, channel.per_second)
         known = self._known.get(channel.id)
-        if known is not None and known[0] == mark:
+        # Another thread may have made a new one meanwhile, and closed this.
+        if known is not None and known[0] == mark and self.providers.holds(channel.id, known[1]):
             return known[1]
         try:
             provider = self.providers.get(Channel.get_by_id(channel.id))
@@ -544,16 +573,18 @@ class Sender:
             if busy or not open_.is_due(now):
                 return Gate(0, "breaker", open_.probe_at)
             return Gate(min(free, 1), probe=True)
-        if channel.daily:
-            # A vendor counts by account, whichever of its numbers a message leaves by.
+        # What was typed counts for this channel; a vendor counts by account, whichever number a message leaves by.
+        for limit, account in ((channel.per_day, ""), (channel.vendor_limit, channel.account)):
+            if not limit:
+                continue
             oldest, gone = db.rows(
                 "SELECT MIN(minute), COALESCE(SUM(n), 0) FROM departure WHERE minute >= ? AND channel_id IN"
                 " (SELECT id FROM channel WHERE id = ? OR (account <> '' AND account = ? AND provider = ?))",
-                [now // clock.MINUTE - DAY, channel.id, channel.account, channel.provider],
+                [now // clock.MINUTE - DAY, channel.id, account, channel.provider],
             )[0]
-            if gone >= channel.daily:
+            if gone >= limit:
                 return Gate(0, "daily_limit", (oldest + DAY + 1) * clock.MINUTE)
-            free = min(free, channel.daily - gone)
+            free = min(free, limit - gone)
         return Gate(free)
 
     def _left(self, channel: ChannelPlan, gate: Gate, jobs: Sequence[Job], slot: int | None, now: int) -> None:
@@ -615,11 +646,16 @@ class Sender:
         if lane.epoch != plan.epoch or lane.text_version != plan.text_version:
             broadcast = Broadcast.get_by_id(plan.id)
             lane.content = broadcasts.content(broadcast)
-            lane.stopped_by = optouts.MARKETING if broadcasts.is_marketing(broadcast) else optouts.ALL
+            lane.categorised = 0.0
             lane.renderers = {}
             lane.epoch, lane.run, lane.text_version = plan.epoch, plan.run, plan.text_version
             lane.rest_until, lane.same_count = 0.0, 0
             lane.confirmed = False
+        if clock.monotonic() - lane.categorised > CATEGORY_AGE:
+            # The vendor may call a template marketing while its broadcast runs.
+            marketing = broadcasts.is_marketing(Broadcast.get_by_id(plan.id))
+            lane.stopped_by = optouts.MARKETING if marketing else optouts.ALL
+            lane.categorised = clock.monotonic()
         return lane
 
     def _rest(self, lane: Lane, seconds: float) -> None:
@@ -961,7 +997,9 @@ class Sender:
         except Exception:
             log.exception("provider failed")
             return Result(job, "lose", error=base.SendError(base.UNCLEAR, "internal"))
-        return Result(job, "hold" if accepted.held else "accept", accepted.provider_id, parts=accepted.parts)
+        identity = None if accepted.provider_id is None else base.clean(accepted.provider_id)
+        parts = tuple(map(base.clean, accepted.parts))
+        return Result(job, "hold" if accepted.held else "accept", identity, parts=parts)
 
 
 def _wall_ahead() -> int:
@@ -1093,7 +1131,8 @@ class _Writer:
         if self._parts:
             db.many(
                 "INSERT INTO part (channel_id, provider_id, message_id, status) VALUES (?, ?, ?, 'sent')"
-                " ON CONFLICT (channel_id, provider_id) DO UPDATE SET message_id = excluded.message_id",
+                " ON CONFLICT (channel_id, provider_id)"
+                " DO UPDATE SET message_id = excluded.message_id, status = 'sent'",
                 self._parts,
             )
         if self._attempts:

@@ -388,22 +388,77 @@ def test_a_daily_limit_holds_the_rest_and_says_until_when(
     assert until(broadcast, lambda _fresh, numbers: numbers["sent"] == 60)["queued"] == 40
 
 
-@pytest.mark.parametrize(("typed", "vendor", "left"), [(None, 30, 30), (20, 30, 20), (50, 30, 30)])
-def test_a_vendors_limit_counts_all_channels_of_the_account(
-    settings: Settings, sms: Channel, wire: Wire, sending: Sender, typed: int | None, vendor: int, left: int
+@pytest.mark.parametrize(("typed", "vendor", "left"), [(None, 30, 18), (20, 30, 18), (10, 30, 10), (20, None, 20)])
+def test_a_vendors_limit_counts_all_channels_of_the_account_and_a_typed_one_its_own(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, typed: int | None, vendor: int | None, left: int
 ) -> None:
     Channel.update(per_day=typed, vendor_limit=vendor, account="77").where(Channel.id == sms.id).execute()
     sister = channels.create(settings, "sandbox_sms", "Sister", {})
     Channel.update(account="77").where(Channel.id == sister.id).execute()
-    gone_by_sister = 12
     with db.write():
         db.execute(
-            "INSERT INTO departure (channel_id, minute, n) VALUES (?, ?, ?)",
-            [sister.id, clock.now() // clock.MINUTE, gone_by_sister],
+            "INSERT INTO departure (channel_id, minute, n) VALUES (?, ?, 12)",
+            [sister.id, clock.now() // clock.MINUTE],
         )
     broadcast = running(settings, sms, 60)
     until(broadcast, waits_for("daily_limit"))
-    assert len(wire.taken) == left - gone_by_sister
+    assert len(wire.taken) == left
+
+
+@pytest.mark.parametrize("where", ["detail", "cause", "id"])
+def test_half_an_emoji_in_an_answer_stops_nobody(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, where: str
+) -> None:
+    def answer(out: base.Outgoing) -> base.Accepted:
+        if out.text.endswith("P1"):
+            half = "x\ud83d"
+            if where == "id":
+                return base.Accepted(half, parts=(half, "y"))
+            raise base.SendError(base.REFUSED, half if where == "cause" else "sms_barred", half)
+        return base.Accepted(f"id-{out.token}")
+
+    wire.answer = answer
+    numbers = until(running(settings, sms, 5), finished)
+    assert numbers["sent"] + numbers["failed"] == 5
+
+
+def test_a_result_that_cannot_be_stored_holds_up_nobody_else(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Sender._judge
+
+    def broken(sender: Sender, writer: object, result: object, *rest: object) -> None:
+        if result.job.phone.endswith("2") and result.action == "accept":  # type: ignore[attr-defined]
+            raise ValueError("a fault of our own")
+        judge(sender, writer, result, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sender, "_judge", broken)
+    numbers = until(running(settings, sms, 5), finished)
+    assert (numbers["sent"], numbers["uncertain"]) == (4, 1)
+    assert not sending._in_flight and not sending._busy.total()
+
+
+def test_a_changed_pace_does_not_leave_the_sender_with_a_closed_line(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: set[int] = set()
+    monkeypatch.setattr(SandboxSms, "close", lambda provider: closed.add(id(provider)))
+    used: list[int] = []
+
+    def send(provider: SandboxSms, out: base.Outgoing) -> base.Accepted:
+        used.append(id(provider))
+        return base.Accepted(f"id-{out.token}")
+
+    monkeypatch.setattr(SandboxSms, "send", send)
+    until(running(settings, sms, 3), finished)
+    Channel.update(per_second=500.0).where(Channel.id == sms.id).execute()
+    stale = Channel.get_by_id(sms.id)
+    stale.per_second = None
+    sending.providers.get(Channel.get_by_id(sms.id))
+    assert sending.providers.get(stale) is sending.providers.get(Channel.get_by_id(sms.id))
+    used.clear()
+    until(running(settings, sms, 3), finished)
+    assert len(used) == 3 and not closed & set(used)
 
 
 def test_a_clock_that_was_set_back_stalls_nothing(

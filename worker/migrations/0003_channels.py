@@ -28,6 +28,8 @@ STATEMENTS = (
     ),
     "CREATE INDEX media_channel_id ON media (channel_id)",
     "ALTER TABLE delivery_report ADD COLUMN also TEXT",
+    "CREATE TABLE marketing_choice (id {id}, phone TEXT NOT NULL, choice TEXT NOT NULL, at BIGINT NOT NULL)",
+    "CREATE UNIQUE INDEX marketing_choice_phone ON marketing_choice (phone)",
     "ALTER TABLE opt_out ADD COLUMN scope TEXT NOT NULL DEFAULT 'all'",
     "DROP INDEX opt_out_phone",
     "CREATE UNIQUE INDEX opt_out_phone_scope ON opt_out (phone, scope)",

@@ -69,6 +69,13 @@ class Accepted:
     parts: tuple[str, ...] = ()
 
 
+def clean(text: str) -> str:
+    """Text that every database takes: an emoji that a vendor cut in two becomes a question mark."""
+    return (
+        text if text.isascii() and "\x00" not in text else text.replace("\x00", "").encode("utf-8", "replace").decode()
+    )
+
+
 class SendError(Exception):
     """A message that was not plainly accepted.
 
@@ -102,8 +109,8 @@ class SendError(Exception):
     ) -> None:
         super().__init__(f"{outcome}: {cause} {detail}".strip())
         self.outcome = outcome
-        self.cause = cause
-        self.detail = detail[:500]
+        self.cause = clean(cause)
+        self.detail = clean(detail[:500])
         self.http_status = http_status
         self.retry_after = retry_after
         self.slow_channel = slow_channel
@@ -137,13 +144,17 @@ def left_at() -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class RawCallback:
-    """One request to /hooks/…, as it came. `path`: "", "status" or "inbound"; header names are lower case."""
+    """One request to /hooks/…, as it came. `path`: "", "status" or "inbound"; header names are lower case.
+
+    `received_at`: ms; when it was stored, 0 while it is only being verified.
+    """
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    received_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,8 +314,8 @@ class Provider:
         return ""
 
     def limit(self) -> int | None:
-        """How many messages the vendor lets the account begin with in 24 hours, by a harmless call; None when it
-        sets no limit or none that is known. Raises SendError."""
+        """How many messages the vendor lets the account begin with in 24 hours, by a harmless call; -1: any number,
+        None: it does not say. Raises SendError."""
         return None
 
     def check(self) -> list[Finding]:
@@ -334,6 +345,11 @@ class Provider:
     def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
         """The facts in one callback. Unknown parts are passed over, a bad item never loses its neighbours."""
         raise NotImplementedError
+
+    def concerns(self, callback: RawCallback) -> bool:
+        """Whether a callback that came to another channel of the same account speaks of this one, for vendors that
+        know one address for an account."""
+        return False
 
     def notices(self, callback: RawCallback) -> Iterable[Notice]:
         """What one callback says about templates, people's marketing choice and the account."""

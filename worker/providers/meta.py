@@ -151,7 +151,7 @@ class CloudApi(Provider):
         return found
 
     def limit(self) -> int | None:
-        """How many people the account may begin to write to within 24 hours; None: any number, or not known.
+        """How many people the account may begin to write to within 24 hours; -1: any number, None: not known.
 
         Raises SendError.
         """
@@ -161,8 +161,7 @@ class CloudApi(Provider):
             if error.cause != "100":
                 raise
             return None  # this version does not know the field
-        number = meta_webhooks.daily_limit(found)
-        return None if number is None or number < 0 else number
+        return meta_webhooks.daily_limit(found)
 
     def check(self) -> list[Finding]:
         """Number, account, subscription and templates, each asked for by a call that changes nothing."""
@@ -180,6 +179,10 @@ class CloudApi(Provider):
 
     def parse(self, callback: RawCallback) -> Iterable[StatusUpdate | InboundMessage]:
         return meta_webhooks.parse(callback.body, self.setting("phone_number_id"))
+
+    def concerns(self, callback: RawCallback) -> bool:
+        number = self.setting("phone_number_id").encode()
+        return bool(number) and b'"' + number + b'"' in callback.body
 
     def notices(self, callback: RawCallback) -> Iterable[Notice]:
         return meta_notices.notices(callback.body, self.account(), self.setting("phone_number_id"))
