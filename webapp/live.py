@@ -114,6 +114,9 @@ class Live:
         detail = self.broadcast.stop_detail or {}
         if self.broadcast.state != "stopped" or not detail.get("cause"):
             return ""
+        channel = self.broadcast.channel
+        if self.broadcast.stop_reason == "channel" and channel is not None and channel.state == "on":
+            return sentences.channel_again()
         found = sentences.cause(detail["cause"], detail.get("text"))
         return found["advice"] if found else ""
 

@@ -93,6 +93,12 @@ def problem(found: Problem) -> str:
             " on the server",
             **facts,
         ),
+        "place_unknown": _("Nothing fills the place %(text)s. The hint lists what can stand there", **facts),
+        "place_missing": _("The place %(text)s stands nowhere, so the message would go out without it", **facts),
+        "key_in_header": _("Everybody could read this key. Put it into “Token” and write {token} here"),
+        "not_an_id": _("This is a phone number or a name. Enter the id, digits only, as the provider shows it"),
+        "host_only": _("Enter the name or address alone, without http:// and port"),
+        "sender_long": _("A sender name has Latin letters and digits, 11 at most; a number has digits only"),
         "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
@@ -199,6 +205,11 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
     if code == "same_error":
         return str(_("Stopped: the same error for %(n)s recipients in a row: %(cause)s", n=facts.get("n"), cause=why))
     return str(_("Stopped: %(cause)s", cause=why))
+
+
+def channel_again() -> str:
+    """What to do about a stop whose cause, a channel out of use, is over."""
+    return str(_("The channel is in use again: press “Resume” and the rest will leave"))
 
 
 def waiting(found: Facts | None) -> str:

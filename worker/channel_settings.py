@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import secrets
 import unicodedata
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ INTEGER_MAX = 2**31 - 1
 PER_SECOND_MAX, PER_DAY_MAX, PRICE_MAX = 1_000.0, 100_000_000, 1_000_000.0
 OPEN = ("{", "-")  # a template that begins with another setting, or the connector's word for nothing
 RESOLVE = 2.0  # seconds that a name may take; a silent name server keeps nobody from saving
+
+
+OWN_FAULTS = frozenset({"not_an_id", "host_only", "sender_long"})  # faults of a Provider that have a sentence
 
 
 @dataclass
@@ -279,7 +283,16 @@ class _Cleaner:
         """What the Provider itself finds wrong with all of them together."""
         everything = {**self.cleaned.plain, **{k: v for k, v in self.cleaned.hidden.items() if k != GENERATED}}
         for name, text in self.provider.faults(everything):
-            self._bad(name, "fault", text=text)
+            if re.fullmatch(r"\{\w+\}", text):
+                self._bad(name, "place_unknown", text=text)
+            elif re.fullmatch(r"\{\w+\}\?", text):
+                self._bad(name, "place_missing", text=text.rstrip("?"))
+            elif name == "headers" and text.endswith(": …"):
+                self._bad(name, "key_in_header", text=text)
+            elif text in OWN_FAULTS:
+                self._bad(name, text)
+            else:
+                self._bad(name, "fault", text=text)
 
 
 def _is_url(one: Field) -> bool:

@@ -196,13 +196,19 @@ def change(settings: Settings, channel: Channel, given: Mapping[str, Any], actor
     return Channel.get_by_id(channel.id)
 
 
+def use_of(channel: Channel) -> InUse | None:
+    """Which broadcasts need a channel; None when none does."""
+    using = Broadcast.select().where((Broadcast.channel == channel.id) & Broadcast.state.in_(USING))
+    if number := using.count():
+        return InUse(number, [row.name for row in using.order_by(Broadcast.id.desc()).limit(3)])
+    return None
+
+
 def delete(channel: Channel, actor: str) -> None:
     """Forget a channel; one that reports speak of is hidden instead. Raises InUse while a broadcast needs it."""
     with db.write():
-        using = Broadcast.select().where((Broadcast.channel == channel.id) & Broadcast.state.in_(USING))
-        if number := using.count():
-            names = [row.name for row in using.order_by(Broadcast.id.desc()).limit(3)]
-            raise InUse(number, names)
+        if (using := use_of(channel)) is not None:
+            raise using
         MessageTemplate.delete().where(MessageTemplate.channel == channel.id).execute()
         if _is_spoken_of(channel):
             gone = {"state": DELETED, "stop_reason": GONE, "stopped_at": clock.now(), "opened_at": None}

@@ -770,3 +770,21 @@ def test_a_gateway_that_nobody_knew_is_one_file_and_no_code(vendor: Stub) -> Non
 def test_a_preset_with_a_setting_that_the_form_has_not_is_refused() -> None:
     with pytest.raises(ValueError, match="reprot_id"):
         preset({"key": "x", "label": "X", "fields": [], "settings": {"url": "https://x", "reprot_id": "id"}})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "fault"),
+    [
+        ("fields", "to = {phone}\ntext = {text}\nx = {to}", ("fields", "{phone}")),
+        ("fields", "text = {text}", ("fields", "{to}?")),
+        ("fields", "to = {to_digits}", ("fields", "{text}?")),
+        ("headers", "X-Api-Key: k-very-secret", ("headers", "X-Api-Key: …")),
+        ("url", "https://gateway.example/{unknown}", ("url", "{unknown}")),
+    ],
+)
+def test_a_form_that_would_send_nothing_or_show_a_key_is_refused(
+    setting: str, value: str, fault: tuple[str, str]
+) -> None:
+    given = {"url": "https://gateway.example/send", setting: value}
+    assert fault in HttpGateway.faults(given)
+    assert HttpGateway.faults({"url": "https://gateway.example/send", "headers": "X-Api-Key: {token}"}) == []

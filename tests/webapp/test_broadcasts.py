@@ -284,9 +284,14 @@ def test_a_missing_button_says_why(sender: Browser, draft: Broadcast) -> None:
 
 def test_a_stopped_broadcast_names_cause_and_cure(sender: Browser, database: Settings) -> None:
     detail = {"cause": "190", "text": "Error validating access token"}
-    row = make.broadcast(state="stopped", stop_reason="channel", stop_detail=detail, stopped_at=clock.now())
+    channel = make.channel(state="stopped", stop_reason="190")
+    stop = {"stop_reason": "channel", "stop_detail": detail, "stopped_at": clock.now()}
+    row = make.broadcast(channel=channel, state="stopped", **stop)
     page = sender.page(f"/broadcasts/{row.id}", headers={"Accept-Language": "en"})
     assert "The access key is refused" in page and "Renew it in the channel settings" in page
+    channels.switch_on(channel.id, "anna")
+    page = sender.page(f"/broadcasts/{row.id}", headers={"Accept-Language": "en"})
+    assert "Renew it in the channel settings" not in page and "The channel is in use again" in page
 
 
 def test_start_with_a_time_ahead_schedules(sender: Browser, draft: Broadcast) -> None:

@@ -305,3 +305,24 @@ def test_only_administrators_set_channels_up(sender: Browser, ours: Channel, pat
     if path != "new/fields":
         assert sender.post(url, typed()).status_code == 403
     assert "/channels/new" not in sender.page("/channels")
+
+
+def test_a_channel_in_use_says_so_before_it_is_deleted(admin: Browser, database: Settings) -> None:
+    channel = make.channel()
+    row = make.broadcast(channel=channel, state="running", name="Autumn sale")
+    question = admin.partial(f"/channels/{channel.id}/delete", headers=ENGLISH).text
+    assert "Autumn sale" in question and "<form" not in question
+    row.delete_instance(recursive=True)
+    assert "<form" in admin.partial(f"/channels/{channel.id}/delete", headers=ENGLISH).text
+
+
+def test_a_check_that_tried_nothing_does_not_say_that_it_works(
+    sender: Browser, database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = make.channel()
+    found = [Finding("warning", "not_checkable")]
+    monkeypatch.setattr(channels, "check", lambda settings, row: found)
+    text = sender.post(f"/channels/{channel.id}/check", htmx=True, headers=ENGLISH).text
+    assert "was not tried" in text and "The connection works" not in text
+    found.append(Finding("ok", "account_found", "Ann"))
+    assert "The connection works" in sender.post(f"/channels/{channel.id}/check", htmx=True, headers=ENGLISH).text

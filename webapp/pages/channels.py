@@ -263,7 +263,9 @@ def delete(number: int) -> Response:
     channel = lookup.channel(number)
     if request.method == "GET":
         reports = Broadcast.select().where(Broadcast.channel == number).count()
-        return htmx.question("channels/_delete.html", row=channel, reports=reports)
+        using = use.use_of(channel)
+        needed = sentences.in_use(using) if using else ""
+        return htmx.question("channels/_delete.html", row=channel, reports=reports, needed=needed)
     try:
         use.delete(channel, me().name)
     except use.InUse as error:

@@ -283,7 +283,8 @@ class Provider:
     @classmethod
     def faults(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         """What is wrong with settings that a form would store: the name of the field and the line that cannot be
-        read, "" when something is missing. Does not speak of reaching the vendor."""
+        read, "" when something is missing, or a code that has a sentence of its own. Does not speak of reaching
+        the vendor."""
         return []
 
     def send(self, out: Outgoing) -> Accepted:

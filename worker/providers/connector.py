@@ -75,6 +75,17 @@ REPORTED = "sms_undelivered"  # the cause of a failure that the gateway does not
 _WHOLE = frozenset({"base_url", "status_url"})
 
 
+# What a template may name, beside the fields of the account.
+PLACES = frozenset(
+    [
+        *("base_url", "to", "to_digits", "text", "text_gsm", "text_hex", "from", "ref", "coding", "segments", "udh"),
+        *("status_url", "inbound_url", "dlr_url", "username", "password", "token", "sender"),
+    ]
+)
+NEEDED = (("to", "to_digits"), ("text", "text_gsm", "text_hex"))  # without these nobody would get anything
+SECRET_HEADER = re.compile(r"auth|key|token|secret|password", re.I)
+
+
 class HttpGateway(Provider):
     """A gateway as its settings describe it."""
 
@@ -98,7 +109,7 @@ class HttpGateway(Provider):
         self.http = HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()))
         self._given = {f.name: value_of(f, self.settings) for f in self.fields}
         self._account = {f.name: self._given[f.name] for f in self.fields if not f.group}
-        faulty = self.faults(self.settings)
+        faulty = self._unreadable(self.settings)
         self._faulty = faulty[0] if faulty else None
         try:
             self._read = {name: read_setting(name, self._setting(name)) for name in READERS}
@@ -114,6 +125,10 @@ class HttpGateway(Provider):
 
     @classmethod
     def faults(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+        return cls._unreadable(settings) or cls._misplaced(settings)
+
+    @classmethod
+    def _unreadable(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = []
         for f in cls.fields:
             text = value_of(f, settings)
@@ -132,6 +147,33 @@ class HttpGateway(Provider):
             text = value_named(cls.fields, name, settings)
             if text and not text.startswith(("https://", "http://", "{base_url}")):
                 found.append((name, text))
+        return found
+
+    @classmethod
+    def _misplaced(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Places that no value fills, a message without its text or recipient, a key that everybody can read."""
+        read = {
+            name: read_setting(name, value_named(cls.fields, name, settings)) for name in ("url", "headers", "fields")
+        }
+        templates = {
+            "url": [read["url"]],
+            "headers": [line.template for line in read["headers"]],
+            "fields": [line.template for line in read["fields"]],
+        }
+        known = PLACES | {f.name for f in cls.fields if not f.group}
+        found = [
+            (name, f"{{{place}}}")
+            for name, several in templates.items()
+            for template in several
+            for place in sorted(template.names - known)
+        ]
+        used = {place for several in templates.values() for template in several for place in template.names}
+        found += [("fields", f"{{{names[0]}}}?") for names in NEEDED if not used & set(names)]
+        found += [
+            ("headers", f"{line.name}: …")
+            for line in read["headers"]
+            if SECRET_HEADER.search(line.name) and not line.template.names
+        ]
         return found
 
     def _setting(self, name: str) -> str:

@@ -89,6 +89,12 @@ class CloudApi(Provider):
         """The header that identifies us."""
         return {"Authorization": f"Bearer {self.setting('access_token')}"}
 
+    @classmethod
+    def faults(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+        names = {f.name for f in cls.fields} & {"phone_number_id", "waba_id"}
+        # The number itself in place of its id is the usual mistake.
+        return [(name, "not_an_id") for name in sorted(names) if re.search(r"[\s+()]", str(settings.get(name) or ""))]
+
     def account(self) -> str:
         return self.setting("waba_id")
 
