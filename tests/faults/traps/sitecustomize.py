@@ -26,6 +26,7 @@ def _fire() -> None:
     if not USED.exists():
         USED.touch()
         os.kill(os.getpid(), SIGNAL)
+        time.sleep(0.5)  # the system may let another thread take the signal first, and this one run on meanwhile
 
 
 def _note_connections(module: Any) -> None:
