@@ -513,6 +513,25 @@ def test_answers_that_come_with_the_goodbye_still_count(make: Make) -> None:
             assert future.result().provider_id
 
 
+def test_a_provider_that_was_closed_never_binds_again(make: Make) -> None:
+    with TinySmsc() as smsc:
+        unused, used = make(smsc), make(smsc)
+        send(used)
+        for provider in (unused, used):
+            provider.close()
+            for call in (lambda p=provider: send(p), provider.ping, lambda p=provider: p.open(Store())):
+                with pytest.raises(SendError) as caught:
+                    call()
+                error = caught.value
+                assert (error.outcome, error.cause, error.counts, error.breaker) == (
+                    LATER,
+                    "connect_failed",
+                    False,
+                    False,
+                )
+        assert len(smsc.connections) == 1
+
+
 # --- what comes in ----------------------------------------------------------------------------------
 
 

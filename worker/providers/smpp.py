@@ -30,7 +30,7 @@ from worker.providers.base import (
 )
 from worker.providers.egress import Egress, Resolver
 from worker.providers.rules import Rule
-from worker.providers.smpp_line import IDENTITY, RECEIVED_AT, Line
+from worker.providers.smpp_line import CLOSED, IDENTITY, RECEIVED_AT, Line
 from worker.providers.smpp_session import Account, NotBound, Timing
 from worker.providers.smpp_wire import Address, Delivered
 
@@ -78,6 +78,7 @@ class Smpp(Provider):
     def __post_init__(self) -> None:
         self.timing = TIMING._replace(enquire=float(self._number("enquire_link", int(TIMING.enquire), 1, 3600)))
         self._line: Line | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._resolver = Resolver(Egress(self.settings.get("allowed_private_hosts") or (), any_port=True))
         self._references: OrderedDict[str, int] = OrderedDict()
@@ -125,6 +126,7 @@ class Smpp(Provider):
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             line = self._line
         if line is not None:
             line.close()
@@ -190,8 +192,10 @@ class Smpp(Provider):
     # --- settings -------------------------------------------------------------------------------
 
     def _the_line(self) -> Line:
-        """The one line of this object, made when it is first needed. Raises SendError."""
+        """The one line of this object, made when it is first needed. Raises SendError, always once it is closed."""
         with self._lock:
+            if self._closed:
+                raise CLOSED.error()
             if self._line is None:
                 pace = self.settings.get("per_second")
                 self._line = Line(
