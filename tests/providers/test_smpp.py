@@ -29,7 +29,7 @@ from tests.providers.tiny_smsc import (
     short_message,
 )
 from tests.tls import certificate
-from worker.providers import smpp_wire
+from worker.providers import smpp_line, smpp_wire
 from worker.providers.base import (
     LATER,
     REFUSED,
@@ -387,6 +387,31 @@ def test_a_message_that_never_came_to_its_turn_was_surely_not_sent(make: Make) -
         errors = [future.exception() for future in several(provider, ["a", "b"])]
         assert sorted(e.outcome for e in errors if isinstance(e, SendError)) == [LATER, UNCLEAR]
         assert len(smsc.submits) == 1
+
+
+def test_what_was_given_up_is_not_written_however_the_threads_fall(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stalled(list[int]):
+        """The parts of a message whose line is stopped just before it takes one, until the sender has given up."""
+
+        job: smpp_line.Job
+
+        def pop(self, at: Any = -1) -> int:
+            assert self.job.wait(5)
+            return super().pop(at)
+
+    class StalledJob(smpp_line.Job):
+        def __init__(self, pdus: list[bytes]) -> None:
+            super().__init__(pdus)
+            self.todo = Stalled(self.todo)
+            self.todo.job = self
+
+    monkeypatch.setattr(smpp_line, "Job", StalledJob)
+    monkeypatch.setattr(smpp_line, "MARGIN", 0.1)
+    with TinySmsc() as smsc:
+        provider = make(smsc, timing={"start": 0.2, "answer": 0.1})
+        error = failure(provider)
+        provider.close()
+        assert (error.outcome == LATER) == (not smsc.submits)
 
 
 def test_nobody_there_is_later_and_feeds_the_breaker(make: Make) -> None:

@@ -49,8 +49,17 @@ class Waiter:
         self.asked = clock.monotonic()
         self.failure: Failure | None = None
         self._done = threading.Event()
+        self._turn = threading.Lock()  # what is begun and what is given up exclude each other
 
     def finish(self, failure: Failure | None = None) -> None:
+        with self._turn:
+            self._finish(failure)
+
+    def give_up(self, failure: Failure) -> None:
+        """The end by the waiting thread, which has waited long enough."""
+        self.finish(failure)
+
+    def _finish(self, failure: Failure | None) -> None:
         if not self._done.is_set():
             self.failure = failure
             self._done.set()
@@ -81,6 +90,23 @@ class Job(Waiter):
     @property
     def refused(self) -> bool:
         return self.refusal is not None
+
+    def begin(self, within: float) -> bool:
+        """Whether the first part may be written: not when others have given the message up, nor after `within`
+        seconds, when they may do so at any moment (a process can be stopped for long)."""
+        with self._turn:
+            now = clock.monotonic()
+            if now - self.asked > within:
+                self._finish(CLOSED._replace(detail="too late to begin"))
+            if self.finished:
+                return False
+            self.left = now
+            return True
+
+    def give_up(self, failure: Failure) -> None:
+        """`failure` holds for a message that has not begun; with one that has anything may have happened."""
+        with self._turn:
+            self._finish(failure if self.left is None else Failure(UNSURE, "timeout", failure.detail))
 
 
 class Ping(Waiter):
@@ -196,9 +222,7 @@ class Line:
         if self._ended:
             waiter.finish(CLOSED)
         if not waiter.wait(limit):
-            # Ours is the last word: the line does not write a message that is finished.
-            left = isinstance(waiter, Job) and waiter.left is not None
-            waiter.finish(Failure(UNSURE if left else DOWN, "timeout" if left else "connect_failed", "no answer"))
+            waiter.give_up(Failure(DOWN, "connect_failed", "no answer"))
 
     def _ring(self) -> None:
         with suppress(OSError):  # full: it rings already; closed: nobody listens
@@ -344,8 +368,6 @@ class Line:
                 return
             part = job.todo.pop(0)
             now = job.last = clock.monotonic()
-            if job.left is None:
-                job.left = now
             if self._interval:
                 # A submit that is late by less than the system's own unrest keeps its place in the row.
                 late = now - self._next_slot
@@ -365,10 +387,7 @@ class Line:
                 return job
         while self._waiting and max(self._next_slot, self._slow_until) <= now:
             job = self._waiting.popleft()
-            # A process that was stopped meanwhile must not send what others have given up.
-            if clock.monotonic() - job.asked > self._timing.start:
-                job.finish(CLOSED._replace(detail="too late to begin"))
-            if not job.finished:
+            if job.begin(self._timing.start):
                 return job
         return None
 
