@@ -455,6 +455,33 @@ def accepted(provider: Smpp) -> bool:
     return True
 
 
+def test_an_smsc_that_has_forgotten_the_bind_is_bound_again(make: Make) -> None:
+    def first_connection_forgotten(smsc: TinySmsc, sock: socket.socket, pdu: Pdu) -> bytes:
+        return no(pdu, 0x04) if len(smsc.connections) == 1 else ok(pdu)
+
+    with TinySmsc(first_connection_forgotten) as smsc:
+        provider = make(smsc)
+        error = failure(provider)
+        assert (error.outcome, error.cause, error.counts) == (LATER, "smpp_0x04", False)
+        assert send(provider).provider_id
+        assert len(smsc.of(BIND)) == 2
+
+
+def test_what_is_on_the_wire_is_answered_before_a_forgotten_bind_is_given_up(make: Make) -> None:
+    held: list[Pdu] = []
+
+    def second_forgotten(smsc: TinySmsc, sock: socket.socket, pdu: Pdu) -> bytes | None:
+        held.append(pdu)
+        if len(held) == 2:
+            threading.Timer(0.1, sock.sendall, [ok(held[0])]).start()
+        return no(pdu, 0x04) if len(held) == 2 else None
+
+    with TinySmsc(second_forgotten) as smsc:
+        futures = several(make(smsc), ["a", "b"])
+        assert sorted(str(getattr(future.exception(), "cause", "")) for future in futures) == ["", "smpp_0x04"]
+        smsc.wait(lambda: len(smsc.of(BIND)) == 2)
+
+
 def test_an_unbind_is_answered_and_the_line_comes_back(make: Make) -> None:
     with TinySmsc() as smsc:
         provider = make(smsc)

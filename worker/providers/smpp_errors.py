@@ -5,7 +5,7 @@ from __future__ import annotations
 from worker.providers.base import LATER, UNCLEAR
 from worker.providers.rules import BROADCAST, CHANNEL, DOWN, MESSAGE, PERSON, TOO_FAST, UNKNOWN, Rule
 
-ALREADY_BOUND = 0x05
+NOT_BOUND, ALREADY_BOUND = 0x04, 0x05
 TEMPORARY = Rule(LATER)  # an answer, so the part was not taken; a few tries, then it is this message's failure
 UNSURE = Rule(UNCLEAR)
 STATUSES: dict[int, Rule] = {

@@ -309,7 +309,15 @@ class Line:
                         self._came(session, pdu)
                 if clock.monotonic() - session.heard > self._timing.silence:
                     raise Lost("silence")
+                if self._is_over(session):
+                    raise Lost("forgotten by the SMSC")
             self._goodbye(session, selector)
+
+    def _is_over(self, session: Session) -> bool:
+        """Whether only a new bind helps; what is on the wire may have its answers first."""
+        if session.forgotten is None:
+            return False
+        return not self._open or clock.monotonic() - session.forgotten > self._timing.goodbye / 2
 
     def _until_next(self, session: Session) -> float:
         """Seconds until something is due that no socket announces."""
@@ -319,7 +327,7 @@ class Line:
         due = [session.enquired + self._timing.enquire, session.heard + self._timing.silence]
         if self._waiting or self._begun or self._open:
             due.append(now + LOOK)
-        if not session.writing and len(self._open) < self._window:
+        if not session.writing and session.forgotten is None and len(self._open) < self._window:
             moments = [self._moment(job) for job in self._begun if not job.refused]
             if self._waiting:
                 moments.append(max(self._next_slot, self._slow_until))
@@ -362,7 +370,7 @@ class Line:
 
     def _write(self, session: Session, now: float) -> None:
         """Submit whatever the window and the pace have room for."""
-        while len(self._open) < self._window and not session.writing:
+        while len(self._open) < self._window and not session.writing and session.forgotten is None:
             job = self._next_job(now)
             if job is None:
                 return
@@ -402,6 +410,8 @@ class Line:
             self._taken(job, submit.part, pdu)
         else:
             self._refused(job, submit, pdu.status)
+            if pdu.status == smpp_errors.NOT_BOUND and pdu.status not in self._meanings:
+                session.forgotten = session.forgotten or clock.monotonic()
         if not job.finished:
             self._decide(job)
 

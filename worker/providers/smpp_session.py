@@ -84,6 +84,7 @@ class Session:
         self.began = self.heard = self.enquired = clock.monotonic()
         self.ended: float | None = None
         self.proven = False  # whether it took a message
+        self.forgotten: float | None = None  # when the SMSC said that we are not bound, though we are connected
         self.smsc = ""  # how the SMSC calls itself
         self.early: list[Pdu] = []  # what came together with the answer to the bind
         self._frames = Frames()
