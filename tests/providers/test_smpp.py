@@ -430,29 +430,88 @@ def test_an_smsc_that_never_answers_the_bind_is_not_waited_for(make: Make) -> No
 @pytest.mark.parametrize("status", [0x0D, 0x0E, 0x0F])
 def test_a_refused_account_stops_the_channel_and_does_not_knock_on(make: Make, status: int) -> None:
     with TinySmsc(bind=(status,)) as smsc:
-        provider = make(smsc)
+        provider = make(smsc, timing={"lingering": 0})
         errors = [failure(provider) for _ in range(3)]
         assert {(e.outcome, e.cause) for e in errors} == {(STOP_CHANNEL, f"smpp_0x{status:02x}")}
         assert len(smsc.of(BIND)) == 1
+
+
+@pytest.mark.parametrize("status", [0x0D, 0x0E, 0x0F])
+def test_a_message_that_comes_later_tries_a_refused_account_again(make: Make, status: int) -> None:
+    with TinySmsc(bind=(status, status, 0)) as smsc:
+        provider = make(smsc, timing={"lingering": 0, "again": 0.1})
+        for binds in (1, 2):
+            assert failure(provider).outcome == STOP_CHANNEL
+            assert len(smsc.of(BIND)) == binds
+            time.sleep(0.1)  # the pause itself is what is promised
+        assert send(provider).provider_id
+        assert len(smsc.of(BIND)) == 3
+
+
+def test_all_who_come_while_a_refused_account_is_tried_again_wait_for_it(make: Make) -> None:
+    with TinySmsc(bind=(0x0E, 0)) as smsc:
+        provider = make(smsc, timing={"again": 0.1})
+        assert failure(provider).outcome == STOP_CHANNEL
+        usual = smsc._answer
+        asked = threading.Event()
+
+        def slowly(sock: socket.socket, pdu: Pdu) -> bytes | None:
+            if pdu.command == BIND:
+                asked.set()
+                time.sleep(0.2)
+            return usual(sock, pdu)
+
+        smsc._answer = slowly  # type: ignore[method-assign]
+        time.sleep(0.1)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(send, provider)
+            assert asked.wait(5)
+            second = pool.submit(send, provider)
+            assert first.result().provider_id
+            assert second.result().provider_id
+
+
+def test_a_new_try_of_a_refused_account_is_not_waited_for_without_end(make: Make) -> None:
+    with TinySmsc(bind=(0x0E,)) as smsc:
+        provider = make(smsc, timing={"again": 0.05, "trial": 0.2})
+        assert failure(provider).outcome == STOP_CHANNEL
+        smsc._answer = lambda sock, pdu: None  # type: ignore[method-assign]
+        time.sleep(0.05)
+        began = time.monotonic()
+        error = failure(provider)
+        assert (error.outcome, error.cause) == (STOP_CHANNEL, "smpp_0x0e")
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("status", [0x05, 0x0D])
+def test_a_bind_that_a_dead_process_left_behind_is_waited_out(make: Make, status: int) -> None:
+    with TinySmsc(bind=(status, status, 0)) as smsc:
+        provider = make(smsc, timing={"backoff": (30.0,), "again": 0.05})
+        error = failure(provider)
+        assert (error.outcome, error.cause, error.counts) == (LATER, f"smpp_0x{status:02x}", False)
+        assert (error.breaker, error.slow_channel, error.retry_after) == (False, True, 0.05)
+        until_accepted(provider)
+        assert len(smsc.of(BIND)) == 3
 
 
 def test_a_bind_refused_for_now_is_tried_again(make: Make) -> None:
     with TinySmsc(bind=(0x05, 0x58, 0)) as smsc:
         provider = make(smsc)
         assert failure(provider).outcome == LATER
-        until = time.monotonic() + 5
-        while not accepted(provider):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        until_accepted(provider)
         assert len(smsc.of(BIND)) == 3
 
 
-def accepted(provider: Smpp) -> bool:
-    try:
-        send(provider)
-    except SendError:
-        return False
-    return True
+def until_accepted(provider: Smpp) -> None:
+    until = time.monotonic() + 5
+    while True:
+        try:
+            send(provider)
+        except SendError:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        else:
+            return
 
 
 def test_an_smsc_that_has_forgotten_the_bind_is_bound_again(make: Make) -> None:

@@ -59,6 +59,10 @@ class Waiter:
         """The end by the waiting thread, which has waited long enough."""
         self.finish(failure)
 
+    def drop(self, failure: Failure) -> None:
+        """The end, unless it is a message that has begun."""
+        self.finish(failure)
+
     def _finish(self, failure: Failure | None) -> None:
         if not self._done.is_set():
             self.failure = failure
@@ -102,6 +106,11 @@ class Job(Waiter):
                 return False
             self.left = now
             return True
+
+    def drop(self, failure: Failure) -> None:
+        with self._turn:
+            if self.left is None:
+                self._finish(failure)
 
     def give_up(self, failure: Failure) -> None:
         """`failure` holds for a message that has not begun; with one that has anything may have happened."""
@@ -148,6 +157,8 @@ class Line:
         self._thread: threading.Thread | None = None
         self._closing = self._ended = False
         self._failure: Failure | None = None  # why there is no connection, after a try
+        self._began = self._tried = clock.monotonic()  # the line, and its latest try to bind
+        self._trying = self._asked_to_try = False
         self._inbox: deque[Waiter] = deque()
         self._bell, self._ear = socket.socketpair()
         for end in (self._bell, self._ear):
@@ -214,15 +225,26 @@ class Line:
     def _hand_over(self, waiter: Waiter, limit: float) -> None:
         self.open(None)
         failure = self._failure
-        if self._closing or failure is not None:
+        trial = failure is not None and self._is_worth_a_try(failure)
+        if self._closing or (failure is not None and not trial):
             waiter.finish(failure or CLOSED)
             return
         self._inbox.append(waiter)
+        if trial and not self._trying:
+            self._asked_to_try = True
         self._ring()
         if self._ended:
             waiter.finish(CLOSED)
+        if failure is not None and not waiter.wait(self._timing.trial):
+            waiter.drop(failure)
         if not waiter.wait(limit):
             waiter.give_up(Failure(DOWN, "connect_failed", "no answer"))
+
+    def _is_worth_a_try(self, failure: Failure) -> bool:
+        """Whether a refused account may have been put right at the operator since."""
+        if failure.rule.outcome != STOP_CHANNEL:
+            return False
+        return self._trying or clock.monotonic() - self._tried >= self._timing.again
 
     def _ring(self) -> None:
         with suppress(OSError):  # full: it rings already; closed: nobody listens
@@ -234,10 +256,11 @@ class Line:
         tries, wait = 0, 0.0
         try:
             while not self._pause(wait):
+                self._trying, self._asked_to_try = True, False
                 try:
                     session = smpp_session.connect(self._account, self._resolver, self._timing)
                 except NotBound as error:
-                    wait = self._not_bound(error.failure, tries)
+                    wait = self._not_bound(error.failure, tries, error.status)
                     tries += 1
                     continue
                 except Exception as error:
@@ -245,7 +268,7 @@ class Line:
                     wait = self._not_bound(Failure(DOWN, "connect_failed", type(error).__name__), tries)
                     tries += 1
                     continue
-                self._failure = None
+                self._failure, self._trying = None, False
                 log.info("bound to %s", session.smsc or "the SMSC")
                 tries = 0 if self._kept(session) else tries
                 wait = self._backoff(tries)
@@ -257,19 +280,24 @@ class Line:
         steps = self._timing.backoff
         return steps[min(tries, len(steps) - 1)]
 
-    def _not_bound(self, failure: Failure, tries: int) -> float:
+    def _not_bound(self, failure: Failure, tries: int, status: int = 0) -> float:
         """Everybody who waits learns why; how long until the next try."""
         log.warning("not bound: %s %s", failure.cause, failure.detail)
-        self._failure = failure
+        self._tried = clock.monotonic()
+        wait = self._timing.refused if failure.rule.outcome == STOP_CHANNEL else self._backoff(tries)
+        if status in smpp_errors.LINGERING and self._tried - self._began < self._timing.lingering:
+            wait = min(self._backoff(tries), self._timing.again)
+            failure = failure._replace(rule=smpp_errors.WAITING, retry_after=wait)
+        self._failure, self._trying, self._asked_to_try = failure, False, False
         self._give_up(failure)
-        return self._timing.refused if failure.rule.outcome == STOP_CHANNEL else self._backoff(tries)
+        return wait
 
     def _pause(self, seconds: float) -> bool:
         """Wait until the next try; True when the line is to end instead."""
         until = clock.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self._ear, selectors.EVENT_READ)
-            while not self._closing and (left := until - clock.monotonic()) > 0:
+            while not self._closing and not self._asked_to_try and (left := until - clock.monotonic()) > 0:
                 selector.select(min(left, LOOK) if self._waiting or self._begun else left)
                 self._collect()
                 self._look(clock.monotonic(), None)
