@@ -610,6 +610,41 @@ def test_answers_that_come_while_closing_still_count(make: Make) -> None:
             assert future.result().provider_id
 
 
+@pytest.mark.parametrize("pace", [None, 1])
+def test_a_message_that_has_begun_is_completed_before_the_line_closes(make: Make, pace: int | None) -> None:
+    def slowly(smsc: TinySmsc, sock: socket.socket, pdu: Pdu) -> bytes | None:
+        if short_message(pdu)[5] > 1:
+            return ok(pdu)
+        threading.Timer(0.1, sock.sendall, [ok(pdu)]).start()
+        return None
+
+    with TinySmsc(slowly) as smsc:
+        provider = make(smsc, timing={"goodbye": 1.5}, per_second=pace, window=1)
+        with ThreadPoolExecutor(2) as pool:
+            begun = pool.submit(send, provider, LONG)
+            smsc.wait(lambda: smsc.submits)
+            waiting = pool.submit(send, provider, LONG)
+            began = time.monotonic()
+            provider.close()
+            assert time.monotonic() - began < 2
+            assert len(begun.result().parts) == 3
+            assert getattr(waiting.exception(), "outcome", "") == LATER
+        assert numbers(smsc.submits) == [1, 2, 3]
+        assert smsc.pdus[-1].command == UNBIND
+
+
+def test_a_message_that_cannot_be_completed_does_not_keep_the_line_open(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: no(pdu, 0x14) if short_message(pdu)[5] == 2 else ok(pdu)) as smsc:
+        provider = make(smsc)
+        with ThreadPoolExecutor(1) as pool:
+            begun = pool.submit(send, provider, LONG)
+            smsc.wait(lambda: len(smsc.submits) > 1)
+            began = time.monotonic()
+            provider.close()
+            assert time.monotonic() - began < 1
+            assert getattr(begun.exception(), "cause", "") == "smpp_partly"
+
+
 def test_answers_that_come_with_the_goodbye_still_count(make: Make) -> None:
     with TinySmsc(lambda smsc, sock, pdu: None) as smsc:
         usual = smsc._answer

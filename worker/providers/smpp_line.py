@@ -9,6 +9,7 @@ taken, is submitted again under the same reference.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import secrets
 import selectors
@@ -320,26 +321,28 @@ class Line:
         with selectors.DefaultSelector() as selector:
             selector.register(self._ear, selectors.EVENT_READ)
             selector.register(session.sock, selectors.EVENT_READ)
-            watched = selectors.EVENT_READ
             while not self._closing:
-                now = clock.monotonic()
-                self._collect()
-                self._enquire(session, now)
-                self._look(now, session)
-                self._write(session, now)
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if session.writing else 0)
-                if wanted != watched:
-                    selector.modify(session.sock, wanted)
-                    watched = wanted
-                ready = selector.select(self._until_next(session))
-                if session.more or any(key.fileobj is session.sock for key, _ in ready):
-                    for pdu in session.read():
-                        self._came(session, pdu)
-                if clock.monotonic() - session.heard > self._timing.silence:
-                    raise Lost("silence")
-                if self._is_over(session):
-                    raise Lost("forgotten by the SMSC")
+                self._turn(session, selector)
             self._goodbye(session, selector)
+
+    def _turn(self, session: Session, selector: selectors.BaseSelector, longest: float = math.inf) -> None:
+        """Do what is due, then what has come in within `longest` seconds. Raises Lost."""
+        now = clock.monotonic()
+        self._collect()
+        self._enquire(session, now)
+        self._look(now, session)
+        self._write(session, now)
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if session.writing else 0)
+        if wanted != selector.get_key(session.sock).events:
+            selector.modify(session.sock, wanted)
+        ready = selector.select(min(self._until_next(session), longest))
+        if session.more or any(key.fileobj is session.sock for key, _ in ready):
+            for pdu in session.read():
+                self._came(session, pdu)
+        if clock.monotonic() - session.heard > self._timing.silence:
+            raise Lost("silence")
+        if self._is_over(session):
+            raise Lost("forgotten by the SMSC")
 
     def _is_over(self, session: Session) -> bool:
         """Whether only a new bind helps; what is on the wire may have its answers first."""
@@ -357,7 +360,7 @@ class Line:
             due.append(now + LOOK)
         if not session.writing and session.forgotten is None and len(self._open) < self._window:
             moments = [self._moment(job) for job in self._begun if not job.refused]
-            if self._waiting:
+            if self._waiting and not self._closing:
                 moments.append(max(self._next_slot, self._slow_until))
             due += moments
         return max(min(due) - now, 0.0)
@@ -421,7 +424,7 @@ class Line:
                 if len(job.todo) == 1:
                     self._begun.remove(job)
                 return job
-        while self._waiting and max(self._next_slot, self._slow_until) <= now:
+        while self._waiting and not self._closing and max(self._next_slot, self._slow_until) <= now:
             job = self._waiting.popleft()
             if job.begin(self._timing.start):
                 return job
@@ -607,15 +610,21 @@ class Line:
     # --- the end --------------------------------------------------------------------------------
 
     def _goodbye(self, session: Session, selector: selectors.BaseSelector) -> None:
-        """Let begun submits have their answers, then unbind."""
-        until = clock.monotonic() + self._timing.goodbye / 2
-        while (self._open or self._storing) and (left := until - clock.monotonic()) > 0:
-            selector.select(min(left, LOOK))
-            self._collect()
-            session.flush()
-            for pdu in session.read():
-                self._came(session, pdu)
-        session.bye(self._timing.goodbye / 2, lambda pdu: self._came(session, pdu))
+        """Complete what has begun and let it have its answers, then unbind."""
+        began = clock.monotonic()
+        until = began + self._timing.goodbye * 0.75
+        self._hurry((until - began) / 2)
+        while (self._open or self._begun or self._storing) and (left := until - clock.monotonic()) > 0:
+            self._turn(session, selector, left)
+        session.bye(began + self._timing.goodbye - clock.monotonic(), lambda pdu: self._came(session, pdu))
+
+    def _hurry(self, seconds: float) -> None:
+        """A pace at which all begun messages can be complete within this time: half a message is worse than haste."""
+        jobs = {id(job): job for job in (*self._begun, *(submit.job for submit in self._open.values()))}
+        parts = sum(len(job.todo) for job in jobs.values() if not job.finished)
+        if parts:
+            self._interval = min(self._interval, seconds / parts)
+            self._next_slot = min(self._next_slot, clock.monotonic() + self._interval)
 
     def _end(self) -> None:
         with self._lock:
