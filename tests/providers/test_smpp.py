@@ -29,7 +29,7 @@ from tests.providers.tiny_smsc import (
     short_message,
 )
 from tests.tls import certificate
-from worker.providers import smpp_wire
+from worker.providers import smpp_line, smpp_wire
 from worker.providers.base import (
     LATER,
     REFUSED,
@@ -389,6 +389,31 @@ def test_a_message_that_never_came_to_its_turn_was_surely_not_sent(make: Make) -
         assert len(smsc.submits) == 1
 
 
+def test_what_was_given_up_is_not_written_however_the_threads_fall(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stalled(list[int]):
+        """The parts of a message whose line is stopped just before it takes one, until the sender has given up."""
+
+        job: smpp_line.Job
+
+        def pop(self, at: Any = -1) -> int:
+            assert self.job.wait(5)
+            return super().pop(at)
+
+    class StalledJob(smpp_line.Job):
+        def __init__(self, pdus: list[bytes]) -> None:
+            super().__init__(pdus)
+            self.todo = Stalled(self.todo)
+            self.todo.job = self
+
+    monkeypatch.setattr(smpp_line, "Job", StalledJob)
+    monkeypatch.setattr(smpp_line, "MARGIN", 0.1)
+    with TinySmsc() as smsc:
+        provider = make(smsc, timing={"start": 0.2, "answer": 0.1})
+        error = failure(provider)
+        provider.close()
+        assert (error.outcome == LATER) == (not smsc.submits)
+
+
 def test_nobody_there_is_later_and_feeds_the_breaker(make: Make) -> None:
     error = failure(make(free_port()))
     assert (error.outcome, error.cause, error.counts, error.breaker) == (LATER, "connect_failed", False, True)
@@ -405,29 +430,115 @@ def test_an_smsc_that_never_answers_the_bind_is_not_waited_for(make: Make) -> No
 @pytest.mark.parametrize("status", [0x0D, 0x0E, 0x0F])
 def test_a_refused_account_stops_the_channel_and_does_not_knock_on(make: Make, status: int) -> None:
     with TinySmsc(bind=(status,)) as smsc:
-        provider = make(smsc)
+        provider = make(smsc, timing={"lingering": 0})
         errors = [failure(provider) for _ in range(3)]
         assert {(e.outcome, e.cause) for e in errors} == {(STOP_CHANNEL, f"smpp_0x{status:02x}")}
         assert len(smsc.of(BIND)) == 1
+
+
+@pytest.mark.parametrize("status", [0x0D, 0x0E, 0x0F])
+def test_a_message_that_comes_later_tries_a_refused_account_again(make: Make, status: int) -> None:
+    with TinySmsc(bind=(status, status, 0)) as smsc:
+        provider = make(smsc, timing={"lingering": 0, "again": 0.1})
+        for binds in (1, 2):
+            assert failure(provider).outcome == STOP_CHANNEL
+            assert len(smsc.of(BIND)) == binds
+            time.sleep(0.1)  # the pause itself is what is promised
+        assert send(provider).provider_id
+        assert len(smsc.of(BIND)) == 3
+
+
+def test_all_who_come_while_a_refused_account_is_tried_again_wait_for_it(make: Make) -> None:
+    with TinySmsc(bind=(0x0E, 0)) as smsc:
+        provider = make(smsc, timing={"again": 0.1})
+        assert failure(provider).outcome == STOP_CHANNEL
+        usual = smsc._answer
+        asked = threading.Event()
+
+        def slowly(sock: socket.socket, pdu: Pdu) -> bytes | None:
+            if pdu.command == BIND:
+                asked.set()
+                time.sleep(0.2)
+            return usual(sock, pdu)
+
+        smsc._answer = slowly  # type: ignore[method-assign]
+        time.sleep(0.1)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(send, provider)
+            assert asked.wait(5)
+            second = pool.submit(send, provider)
+            assert first.result().provider_id
+            assert second.result().provider_id
+
+
+def test_a_new_try_of_a_refused_account_is_not_waited_for_without_end(make: Make) -> None:
+    with TinySmsc(bind=(0x0E,)) as smsc:
+        provider = make(smsc, timing={"again": 0.05, "trial": 0.2})
+        assert failure(provider).outcome == STOP_CHANNEL
+        smsc._answer = lambda sock, pdu: None  # type: ignore[method-assign]
+        time.sleep(0.05)
+        began = time.monotonic()
+        error = failure(provider)
+        assert (error.outcome, error.cause) == (STOP_CHANNEL, "smpp_0x0e")
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("status", [0x05, 0x0D])
+def test_a_bind_that_a_dead_process_left_behind_is_waited_out(make: Make, status: int) -> None:
+    with TinySmsc(bind=(status, status, 0)) as smsc:
+        provider = make(smsc, timing={"backoff": (30.0,), "again": 0.05})
+        error = failure(provider)
+        assert (error.outcome, error.cause, error.counts) == (LATER, f"smpp_0x{status:02x}", False)
+        assert (error.breaker, error.slow_channel, error.retry_after) == (False, True, 0.05)
+        until_accepted(provider)
+        assert len(smsc.of(BIND)) == 3
 
 
 def test_a_bind_refused_for_now_is_tried_again(make: Make) -> None:
     with TinySmsc(bind=(0x05, 0x58, 0)) as smsc:
         provider = make(smsc)
         assert failure(provider).outcome == LATER
-        until = time.monotonic() + 5
-        while not accepted(provider):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        until_accepted(provider)
         assert len(smsc.of(BIND)) == 3
 
 
-def accepted(provider: Smpp) -> bool:
-    try:
-        send(provider)
-    except SendError:
-        return False
-    return True
+def until_accepted(provider: Smpp) -> None:
+    until = time.monotonic() + 5
+    while True:
+        try:
+            send(provider)
+        except SendError:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        else:
+            return
+
+
+def test_an_smsc_that_has_forgotten_the_bind_is_bound_again(make: Make) -> None:
+    def first_connection_forgotten(smsc: TinySmsc, sock: socket.socket, pdu: Pdu) -> bytes:
+        return no(pdu, 0x04) if len(smsc.connections) == 1 else ok(pdu)
+
+    with TinySmsc(first_connection_forgotten) as smsc:
+        provider = make(smsc)
+        error = failure(provider)
+        assert (error.outcome, error.cause, error.counts) == (LATER, "smpp_0x04", False)
+        assert send(provider).provider_id
+        assert len(smsc.of(BIND)) == 2
+
+
+def test_what_is_on_the_wire_is_answered_before_a_forgotten_bind_is_given_up(make: Make) -> None:
+    held: list[Pdu] = []
+
+    def second_forgotten(smsc: TinySmsc, sock: socket.socket, pdu: Pdu) -> bytes | None:
+        held.append(pdu)
+        if len(held) == 2:
+            threading.Timer(0.1, sock.sendall, [ok(held[0])]).start()
+        return no(pdu, 0x04) if len(held) == 2 else None
+
+    with TinySmsc(second_forgotten) as smsc:
+        futures = several(make(smsc), ["a", "b"])
+        assert sorted(str(getattr(future.exception(), "cause", "")) for future in futures) == ["", "smpp_0x04"]
+        smsc.wait(lambda: len(smsc.of(BIND)) == 2)
 
 
 def test_an_unbind_is_answered_and_the_line_comes_back(make: Make) -> None:
@@ -499,6 +610,41 @@ def test_answers_that_come_while_closing_still_count(make: Make) -> None:
             assert future.result().provider_id
 
 
+@pytest.mark.parametrize("pace", [None, 1])
+def test_a_message_that_has_begun_is_completed_before_the_line_closes(make: Make, pace: int | None) -> None:
+    def slowly(smsc: TinySmsc, sock: socket.socket, pdu: Pdu) -> bytes | None:
+        if short_message(pdu)[5] > 1:
+            return ok(pdu)
+        threading.Timer(0.1, sock.sendall, [ok(pdu)]).start()
+        return None
+
+    with TinySmsc(slowly) as smsc:
+        provider = make(smsc, timing={"goodbye": 1.5}, per_second=pace, window=1)
+        with ThreadPoolExecutor(2) as pool:
+            begun = pool.submit(send, provider, LONG)
+            smsc.wait(lambda: smsc.submits)
+            waiting = pool.submit(send, provider, LONG)
+            began = time.monotonic()
+            provider.close()
+            assert time.monotonic() - began < 2
+            assert len(begun.result().parts) == 3
+            assert getattr(waiting.exception(), "outcome", "") == LATER
+        assert numbers(smsc.submits) == [1, 2, 3]
+        assert smsc.pdus[-1].command == UNBIND
+
+
+def test_a_message_that_cannot_be_completed_does_not_keep_the_line_open(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: no(pdu, 0x14) if short_message(pdu)[5] == 2 else ok(pdu)) as smsc:
+        provider = make(smsc)
+        with ThreadPoolExecutor(1) as pool:
+            begun = pool.submit(send, provider, LONG)
+            smsc.wait(lambda: len(smsc.submits) > 1)
+            began = time.monotonic()
+            provider.close()
+            assert time.monotonic() - began < 1
+            assert getattr(begun.exception(), "cause", "") == "smpp_partly"
+
+
 def test_answers_that_come_with_the_goodbye_still_count(make: Make) -> None:
     with TinySmsc(lambda smsc, sock, pdu: None) as smsc:
         usual = smsc._answer
@@ -511,6 +657,25 @@ def test_answers_that_come_with_the_goodbye_still_count(make: Make) -> None:
             smsc.wait(lambda: smsc.submits)
             provider.close()
             assert future.result().provider_id
+
+
+def test_a_provider_that_was_closed_never_binds_again(make: Make) -> None:
+    with TinySmsc() as smsc:
+        unused, used = make(smsc), make(smsc)
+        send(used)
+        for provider in (unused, used):
+            provider.close()
+            for call in (lambda p=provider: send(p), provider.ping, lambda p=provider: p.open(Store())):
+                with pytest.raises(SendError) as caught:
+                    call()
+                error = caught.value
+                assert (error.outcome, error.cause, error.counts, error.breaker) == (
+                    LATER,
+                    "connect_failed",
+                    False,
+                    False,
+                )
+        assert len(smsc.connections) == 1
 
 
 # --- what comes in ----------------------------------------------------------------------------------

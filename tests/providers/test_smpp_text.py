@@ -15,9 +15,9 @@ from tests.providers.tiny_smsc import deliver, option
 from worker import clock, segments
 from worker.providers import smpp_text
 from worker.providers.base import InboundMessage, RawCallback, StatusUpdate
-from worker.providers.smpp import Smpp, phone, spellings
+from worker.providers.smpp import Smpp, spellings
 from worker.providers.smpp_line import IDENTITY, RECEIVED_AT
-from worker.providers.smpp_wire import Address, Unreadable
+from worker.providers.smpp_wire import Unreadable
 
 SHARED = Path(os.environ.get("MOLVA_SHARED") or Path(__file__).parents[3] / "shared")
 CASES = SHARED / "data" / "sms_segments.json"
@@ -262,18 +262,34 @@ def test_words_are_spelt_in_one_way_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ton", "source", "expected"),
+    ("ton", "source", "region", "expected"),
     [
-        (1, "79161234567", "+79161234567"),
-        (1, "+79161234567", "+79161234567"),
-        (0, "79161234567", "+79161234567"),
-        (3, "1234", "1234"),
-        (5, "79161234567", "79161234567"),
-        (5, "Bank", "Bank"),
+        (1, "79161234567", "RU", "+79161234567"),
+        (1, "+79161234567", "RU", "+79161234567"),
+        (1, "77011234567", "RU", "+77011234567"),
+        (0, "79161234567", "RU", "+79161234567"),
+        (0, "89161234567", "RU", "+79161234567"),
+        (2, "89161234567", "RU", "+79161234567"),
+        (2, "9161234567", "RU", "+79161234567"),
+        (0, "447400123456", "RU", "+447400123456"),
+        (2, "07400123456", "GB", "+447400123456"),
+        (0, "99999999999", "RU", "+99999999999"),
+        (2, "89161234567", "nowhere", "+89161234567"),
+        (3, "1234", "RU", "1234"),
+        (5, "79161234567", "RU", "79161234567"),
+        (5, "Bank", "RU", "Bank"),
     ],
 )
-def test_who_it_is_from(ton: int, source: str, expected: str) -> None:
-    assert phone(Address(ton, 1, source)) == expected
+def test_who_it_is_from(ton: int, source: str, region: str, expected: str) -> None:
+    (reply,) = read(deliver(text=b"STOP", ton=ton, source=source.encode()), region=region)
+    (report,) = read(deliver(text=b"id:1 stat:DELIVRD", ton=ton, source=source.encode(), esm_class=0x04), region=region)
+    assert isinstance(reply, InboundMessage)
+    assert reply.phone == report.phone == expected
+
+
+def test_a_number_as_written_at_home_is_russian_unless_told_otherwise() -> None:
+    (reply,) = read(deliver(text=b"STOP", ton=2, source=b"89161234567"))
+    assert reply.phone == "+79161234567"
 
 
 def test_a_reply_has_its_text_its_moment_and_the_id_that_the_line_gave() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from worker import clock
+from worker.phone import Parser
 from worker.providers import base, smpp_errors, smpp_session, smpp_text, smpp_wire
 from worker.providers.base import (
     REFUSED,
@@ -30,13 +31,14 @@ from worker.providers.base import (
 )
 from worker.providers.egress import Egress, Resolver
 from worker.providers.rules import Rule
-from worker.providers.smpp_line import IDENTITY, RECEIVED_AT, Line
+from worker.providers.smpp_line import CLOSED, IDENTITY, RECEIVED_AT, Line
 from worker.providers.smpp_session import Account, NotBound, Timing
 from worker.providers.smpp_wire import Address, Delivered
 
 PORT = 2775
 WINDOW, WIDEST = 10, 50
 TIMING = Timing()
+REGION = "RU"  # of numbers without a country code, where the installation names none
 EXTRA = "pip install 'molva[smpp]'"
 
 NAME, INTERNATIONAL, SHORT = (5, 0), (1, 1), (3, 0)  # type of number, numbering plan
@@ -77,7 +79,9 @@ class Smpp(Provider):
 
     def __post_init__(self) -> None:
         self.timing = TIMING._replace(enquire=float(self._number("enquire_link", int(TIMING.enquire), 1, 3600)))
+        self._numbers = Parser(self._setting("region") or REGION)
         self._line: Line | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._resolver = Resolver(Egress(self.settings.get("allowed_private_hosts") or (), any_port=True))
         self._references: OrderedDict[str, int] = OrderedDict()
@@ -125,6 +129,7 @@ class Smpp(Provider):
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             line = self._line
         if line is not None:
             line.close()
@@ -166,7 +171,7 @@ class Smpp(Provider):
             code=f"smpp_{state.lower()}" if failed else None,
             detail=f"err:{error}" if failed and error else None,
             also=spellings(identity, written),
-            phone=phone(found.source),
+            phone=phone(found.source, self._numbers),
         )
 
     def _reply(self, found: Delivered, at: int, identity: str) -> InboundMessage:
@@ -180,7 +185,7 @@ class Smpp(Provider):
         text = smpp_text.decoded(octets, found.coding, self._choice("default_alphabet")) if readable else None
         return InboundMessage(
             provider_id=identity,
-            phone=phone(found.source),
+            phone=phone(found.source, self._numbers),
             at=at,
             kind="text" if text is not None else "unsupported",
             text=(text or "")[:LONGEST_TEXT].replace("\x00", ""),
@@ -190,8 +195,10 @@ class Smpp(Provider):
     # --- settings -------------------------------------------------------------------------------
 
     def _the_line(self) -> Line:
-        """The one line of this object, made when it is first needed. Raises SendError."""
+        """The one line of this object, made when it is first needed. Raises SendError, always once it is closed."""
         with self._lock:
+            if self._closed:
+                raise CLOSED.error()
             if self._line is None:
                 pace = self.settings.get("per_second")
                 self._line = Line(
@@ -288,12 +295,16 @@ def sender(name: str) -> Address:
     return Address(*(INTERNATIONAL if len(digits) >= 7 else SHORT), digits)
 
 
-def phone(source: Address) -> str:
-    """Who a deliver_sm is from: E.164 with the plus, or what stands there when it is no phone number."""
+def phone(source: Address, numbers: Parser) -> str:
+    """Who a deliver_sm is from: E.164 with the plus, or what stands there when it is no phone number.
+
+    Only what calls itself international surely is; anything else may be written as people write at home.
+    """
     text = source.text.strip()
-    if source.ton != NAME[0] and _PHONE.fullmatch(text):
-        return "+" + text.lstrip("+")
-    return text
+    if source.ton == NAME[0] or not _PHONE.fullmatch(text):
+        return text
+    read = None if source.ton == INTERNATIONAL[0] else numbers.parse(text).e164
+    return read or "+" + text.lstrip("+")
 
 
 def spellings(*identities: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from worker.providers.base import LATER, UNCLEAR
 from worker.providers.rules import BROADCAST, CHANNEL, DOWN, MESSAGE, PERSON, TOO_FAST, UNKNOWN, Rule
 
-ALREADY_BOUND = 0x05
+NOT_BOUND, ALREADY_BOUND = 0x04, 0x05
 TEMPORARY = Rule(LATER)  # an answer, so the part was not taken; a few tries, then it is this message's failure
 UNSURE = Rule(UNCLEAR)
 STATUSES: dict[int, Rule] = {
@@ -32,6 +32,9 @@ STATUSES: dict[int, Rule] = {
     0xFE: PERSON,  # delivery failed
 }
 BIND: dict[int, Rule] = {0x0D: CHANNEL, 0x0E: CHANNEL, 0x0F: CHANNEL}  # anything else passes
+# How an SMSC may refuse while it still holds the bind of a process that died.
+LINGERING = (ALREADY_BOUND, 0x0D)
+WAITING = Rule(LATER, slow_channel=True, counts=False)
 
 # message_state and stat of a receipt; what is not here is kept and changes nothing
 STATES = {

@@ -9,6 +9,7 @@ taken, is submitted again under the same reference.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import secrets
 import selectors
@@ -49,8 +50,21 @@ class Waiter:
         self.asked = clock.monotonic()
         self.failure: Failure | None = None
         self._done = threading.Event()
+        self._turn = threading.Lock()  # what is begun and what is given up exclude each other
 
     def finish(self, failure: Failure | None = None) -> None:
+        with self._turn:
+            self._finish(failure)
+
+    def give_up(self, failure: Failure) -> None:
+        """The end by the waiting thread, which has waited long enough."""
+        self.finish(failure)
+
+    def drop(self, failure: Failure) -> None:
+        """The end, unless it is a message that has begun."""
+        self.finish(failure)
+
+    def _finish(self, failure: Failure | None) -> None:
         if not self._done.is_set():
             self.failure = failure
             self._done.set()
@@ -81,6 +95,28 @@ class Job(Waiter):
     @property
     def refused(self) -> bool:
         return self.refusal is not None
+
+    def begin(self, within: float) -> bool:
+        """Whether the first part may be written: not when others have given the message up, nor after `within`
+        seconds, when they may do so at any moment (a process can be stopped for long)."""
+        with self._turn:
+            now = clock.monotonic()
+            if now - self.asked > within:
+                self._finish(CLOSED._replace(detail="too late to begin"))
+            if self.finished:
+                return False
+            self.left = now
+            return True
+
+    def drop(self, failure: Failure) -> None:
+        with self._turn:
+            if self.left is None:
+                self._finish(failure)
+
+    def give_up(self, failure: Failure) -> None:
+        """`failure` holds for a message that has not begun; with one that has anything may have happened."""
+        with self._turn:
+            self._finish(failure if self.left is None else Failure(UNSURE, "timeout", failure.detail))
 
 
 class Ping(Waiter):
@@ -122,6 +158,8 @@ class Line:
         self._thread: threading.Thread | None = None
         self._closing = self._ended = False
         self._failure: Failure | None = None  # why there is no connection, after a try
+        self._began = self._tried = clock.monotonic()  # the line, and its latest try to bind
+        self._trying = self._asked_to_try = False
         self._inbox: deque[Waiter] = deque()
         self._bell, self._ear = socket.socketpair()
         for end in (self._bell, self._ear):
@@ -188,17 +226,26 @@ class Line:
     def _hand_over(self, waiter: Waiter, limit: float) -> None:
         self.open(None)
         failure = self._failure
-        if self._closing or failure is not None:
+        trial = failure is not None and self._is_worth_a_try(failure)
+        if self._closing or (failure is not None and not trial):
             waiter.finish(failure or CLOSED)
             return
         self._inbox.append(waiter)
+        if trial and not self._trying:
+            self._asked_to_try = True
         self._ring()
         if self._ended:
             waiter.finish(CLOSED)
+        if failure is not None and not waiter.wait(self._timing.trial):
+            waiter.drop(failure)
         if not waiter.wait(limit):
-            # Ours is the last word: the line does not write a message that is finished.
-            left = isinstance(waiter, Job) and waiter.left is not None
-            waiter.finish(Failure(UNSURE if left else DOWN, "timeout" if left else "connect_failed", "no answer"))
+            waiter.give_up(Failure(DOWN, "connect_failed", "no answer"))
+
+    def _is_worth_a_try(self, failure: Failure) -> bool:
+        """Whether a refused account may have been put right at the operator since."""
+        if failure.rule.outcome != STOP_CHANNEL:
+            return False
+        return self._trying or clock.monotonic() - self._tried >= self._timing.again
 
     def _ring(self) -> None:
         with suppress(OSError):  # full: it rings already; closed: nobody listens
@@ -210,10 +257,11 @@ class Line:
         tries, wait = 0, 0.0
         try:
             while not self._pause(wait):
+                self._trying, self._asked_to_try = True, False
                 try:
                     session = smpp_session.connect(self._account, self._resolver, self._timing)
                 except NotBound as error:
-                    wait = self._not_bound(error.failure, tries)
+                    wait = self._not_bound(error.failure, tries, error.status)
                     tries += 1
                     continue
                 except Exception as error:
@@ -221,7 +269,7 @@ class Line:
                     wait = self._not_bound(Failure(DOWN, "connect_failed", type(error).__name__), tries)
                     tries += 1
                     continue
-                self._failure = None
+                self._failure, self._trying = None, False
                 log.info("bound to %s", session.smsc or "the SMSC")
                 tries = 0 if self._kept(session) else tries
                 wait = self._backoff(tries)
@@ -233,19 +281,24 @@ class Line:
         steps = self._timing.backoff
         return steps[min(tries, len(steps) - 1)]
 
-    def _not_bound(self, failure: Failure, tries: int) -> float:
+    def _not_bound(self, failure: Failure, tries: int, status: int = 0) -> float:
         """Everybody who waits learns why; how long until the next try."""
         log.warning("not bound: %s %s", failure.cause, failure.detail)
-        self._failure = failure
+        self._tried = clock.monotonic()
+        wait = self._timing.refused if failure.rule.outcome == STOP_CHANNEL else self._backoff(tries)
+        if status in smpp_errors.LINGERING and self._tried - self._began < self._timing.lingering:
+            wait = min(self._backoff(tries), self._timing.again)
+            failure = failure._replace(rule=smpp_errors.WAITING, retry_after=wait)
+        self._failure, self._trying, self._asked_to_try = failure, False, False
         self._give_up(failure)
-        return self._timing.refused if failure.rule.outcome == STOP_CHANNEL else self._backoff(tries)
+        return wait
 
     def _pause(self, seconds: float) -> bool:
         """Wait until the next try; True when the line is to end instead."""
         until = clock.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self._ear, selectors.EVENT_READ)
-            while not self._closing and (left := until - clock.monotonic()) > 0:
+            while not self._closing and not self._asked_to_try and (left := until - clock.monotonic()) > 0:
                 selector.select(min(left, LOOK) if self._waiting or self._begun else left)
                 self._collect()
                 self._look(clock.monotonic(), None)
@@ -268,24 +321,34 @@ class Line:
         with selectors.DefaultSelector() as selector:
             selector.register(self._ear, selectors.EVENT_READ)
             selector.register(session.sock, selectors.EVENT_READ)
-            watched = selectors.EVENT_READ
             while not self._closing:
-                now = clock.monotonic()
-                self._collect()
-                self._enquire(session, now)
-                self._look(now, session)
-                self._write(session, now)
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if session.writing else 0)
-                if wanted != watched:
-                    selector.modify(session.sock, wanted)
-                    watched = wanted
-                ready = selector.select(self._until_next(session))
-                if session.more or any(key.fileobj is session.sock for key, _ in ready):
-                    for pdu in session.read():
-                        self._came(session, pdu)
-                if clock.monotonic() - session.heard > self._timing.silence:
-                    raise Lost("silence")
+                self._turn(session, selector)
             self._goodbye(session, selector)
+
+    def _turn(self, session: Session, selector: selectors.BaseSelector, longest: float = math.inf) -> None:
+        """Do what is due, then what has come in within `longest` seconds. Raises Lost."""
+        now = clock.monotonic()
+        self._collect()
+        self._enquire(session, now)
+        self._look(now, session)
+        self._write(session, now)
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if session.writing else 0)
+        if wanted != selector.get_key(session.sock).events:
+            selector.modify(session.sock, wanted)
+        ready = selector.select(min(self._until_next(session), longest))
+        if session.more or any(key.fileobj is session.sock for key, _ in ready):
+            for pdu in session.read():
+                self._came(session, pdu)
+        if clock.monotonic() - session.heard > self._timing.silence:
+            raise Lost("silence")
+        if self._is_over(session):
+            raise Lost("forgotten by the SMSC")
+
+    def _is_over(self, session: Session) -> bool:
+        """Whether only a new bind helps; what is on the wire may have its answers first."""
+        if session.forgotten is None:
+            return False
+        return not self._open or clock.monotonic() - session.forgotten > self._timing.goodbye / 2
 
     def _until_next(self, session: Session) -> float:
         """Seconds until something is due that no socket announces."""
@@ -295,9 +358,9 @@ class Line:
         due = [session.enquired + self._timing.enquire, session.heard + self._timing.silence]
         if self._waiting or self._begun or self._open:
             due.append(now + LOOK)
-        if not session.writing and len(self._open) < self._window:
+        if not session.writing and session.forgotten is None and len(self._open) < self._window:
             moments = [self._moment(job) for job in self._begun if not job.refused]
-            if self._waiting:
+            if self._waiting and not self._closing:
                 moments.append(max(self._next_slot, self._slow_until))
             due += moments
         return max(min(due) - now, 0.0)
@@ -338,14 +401,12 @@ class Line:
 
     def _write(self, session: Session, now: float) -> None:
         """Submit whatever the window and the pace have room for."""
-        while len(self._open) < self._window and not session.writing:
+        while len(self._open) < self._window and not session.writing and session.forgotten is None:
             job = self._next_job(now)
             if job is None:
                 return
             part = job.todo.pop(0)
             now = job.last = clock.monotonic()
-            if job.left is None:
-                job.left = now
             if self._interval:
                 # A submit that is late by less than the system's own unrest keeps its place in the row.
                 late = now - self._next_slot
@@ -363,12 +424,9 @@ class Line:
                 if len(job.todo) == 1:
                     self._begun.remove(job)
                 return job
-        while self._waiting and max(self._next_slot, self._slow_until) <= now:
+        while self._waiting and not self._closing and max(self._next_slot, self._slow_until) <= now:
             job = self._waiting.popleft()
-            # A process that was stopped meanwhile must not send what others have given up.
-            if clock.monotonic() - job.asked > self._timing.start:
-                job.finish(CLOSED._replace(detail="too late to begin"))
-            if not job.finished:
+            if job.begin(self._timing.start):
                 return job
         return None
 
@@ -383,6 +441,8 @@ class Line:
             self._taken(job, submit.part, pdu)
         else:
             self._refused(job, submit, pdu.status)
+            if pdu.status == smpp_errors.NOT_BOUND and pdu.status not in self._meanings:
+                session.forgotten = session.forgotten or clock.monotonic()
         if not job.finished:
             self._decide(job)
 
@@ -550,15 +610,21 @@ class Line:
     # --- the end --------------------------------------------------------------------------------
 
     def _goodbye(self, session: Session, selector: selectors.BaseSelector) -> None:
-        """Let begun submits have their answers, then unbind."""
-        until = clock.monotonic() + self._timing.goodbye / 2
-        while (self._open or self._storing) and (left := until - clock.monotonic()) > 0:
-            selector.select(min(left, LOOK))
-            self._collect()
-            session.flush()
-            for pdu in session.read():
-                self._came(session, pdu)
-        session.bye(self._timing.goodbye / 2, lambda pdu: self._came(session, pdu))
+        """Complete what has begun and let it have its answers, then unbind."""
+        began = clock.monotonic()
+        until = began + self._timing.goodbye * 0.75
+        self._hurry((until - began) / 2)
+        while (self._open or self._begun or self._storing) and (left := until - clock.monotonic()) > 0:
+            self._turn(session, selector, left)
+        session.bye(began + self._timing.goodbye - clock.monotonic(), lambda pdu: self._came(session, pdu))
+
+    def _hurry(self, seconds: float) -> None:
+        """A pace at which all begun messages can be complete within this time: half a message is worse than haste."""
+        jobs = {id(job): job for job in (*self._begun, *(submit.job for submit in self._open.values()))}
+        parts = sum(len(job.todo) for job in jobs.values() if not job.finished)
+        if parts:
+            self._interval = min(self._interval, seconds / parts)
+            self._next_slot = min(self._next_slot, clock.monotonic() + self._interval)
 
     def _end(self) -> None:
         with self._lock:

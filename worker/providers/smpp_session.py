@@ -25,9 +25,11 @@ _READS = 16  # chunks in one turn, so that a flood cannot keep the line from wri
 class Timing(NamedTuple):
     """Seconds. connect: name, TCP and TLS, each · bind: until its answer · start: until the first part of a message
     has left · answer: from then until its last answer · enquire: between two enquiries · silence: without a byte ·
-    goodbye: for answers and the unbind at the end · refused: until a wrong password is tried again · backoff:
-    before each next try to connect · proven: how long a connection lasts that begins the back-off anew ·
-    slow: the shortest and the longest pause after "too fast"."""
+    goodbye: for answers and the unbind at the end · refused: until a wrong password is tried again by itself ·
+    again: until it is tried again for a message · trial: how long a message waits for that · lingering: from the
+    start, how long the bind of a process that died may be in the way · backoff: before each next try to connect ·
+    proven: how long a connection lasts that begins the back-off anew · slow: the shortest and the longest pause
+    after "too fast"."""
 
     connect: float = 5.0
     bind: float = 10.0
@@ -37,6 +39,9 @@ class Timing(NamedTuple):
     silence: float = 60.0
     goodbye: float = 2.0
     refused: float = 300.0
+    again: float = 10.0
+    trial: float = 8.0
+    lingering: float = 60.0
     backoff: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 30.0)
     proven: float = 10.0
     slow: tuple[float, float] = (1.0, 5.0)
@@ -84,6 +89,7 @@ class Session:
         self.began = self.heard = self.enquired = clock.monotonic()
         self.ended: float | None = None
         self.proven = False  # whether it took a message
+        self.forgotten: float | None = None  # when the SMSC said that we are not bound, though we are connected
         self.smsc = ""  # how the SMSC calls itself
         self.early: list[Pdu] = []  # what came together with the answer to the bind
         self._frames = Frames()
