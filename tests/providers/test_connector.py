@@ -8,6 +8,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -667,6 +668,19 @@ def test_a_reply_without_an_id_is_told_from_another_by_its_words(made: Made) -> 
         (found,) = made().parse(called("inbound", query={"from": "79161234567", "text": text}))
         ids.append(found.provider_id)
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_the_same_words_said_again_later_are_another_reply(made: Made) -> None:
+    def identity(at: int, **more: str) -> str:
+        query = {"from": "79161234567", "text": "STOP", **more}
+        (found,) = made(reply_time="time").parse(replace(called("inbound", query=query), received_at=at))
+        assert isinstance(found, InboundMessage)
+        return found.provider_id
+
+    now = 1_793_869_200_000
+    assert identity(now) == identity(now + 9_000) != identity(now + 3_600_000)
+    assert identity(now, time="yesterday") == identity(now + 3_600_000, time="yesterday")
+    assert identity(now, id="1") == identity(now + 3_600_000, id="1") == "1"
 
 
 def test_a_gateway_with_one_address_may_send_both_kinds_there(made: Made) -> None:

@@ -137,13 +137,17 @@ def left_at() -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class RawCallback:
-    """One request to /hooks/…, as it came. `path`: "", "status" or "inbound"; header names are lower case."""
+    """One request to /hooks/…, as it came. `path`: "", "status" or "inbound"; header names are lower case.
+
+    `received_at`: ms; when it was stored, 0 while it is only being verified.
+    """
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    received_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

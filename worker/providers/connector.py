@@ -70,6 +70,7 @@ PRESETS = Path(__file__).parent / "presets"
 ACCOUNT_CAUSES = ("sms_no_balance", "sms_bad_token")  # in a report: the others would fare no better
 ANSWERS = (200, 201, 202, 204)
 TEXT = 65_536  # characters of a reply
+MINUTE = 60_000  # ms
 REPORTED = "sms_undelivered"  # the cause of a failure that the gateway does not explain
 
 _WHOLE = frozenset({"base_url", "status_url"})
@@ -370,7 +371,7 @@ class HttpGateway(Provider):
             if found:
                 return
         for row in rows_of(tree_of(callback, self._setting("reply_from")), self._setting("reply_rows"), callback):
-            yield from self._reply(row)
+            yield from self._reply(row, callback.received_at)
 
     def _status_of(self, row: Mapping[str, Any]) -> str:
         """The gateway's words for the status: one value, or several where the setting names several places."""
@@ -397,7 +398,7 @@ class HttpGateway(Provider):
         at = moment(first(row, self._setting("report_time")))
         yield StatusUpdate(known.status, at, identity, ref, code, detail)
 
-    def _reply(self, row: Mapping[str, Any]) -> Iterator[InboundMessage]:
+    def _reply(self, row: Mapping[str, Any], received_at: int) -> Iterator[InboundMessage]:
         phone = phone_of(first(row, self._setting("reply_phone")))
         text = first(row, self._setting("reply_text"))
         coded = first(row, self._setting("reply_hex"))
@@ -411,7 +412,8 @@ class HttpGateway(Provider):
         identity = first(row, self._setting("reply_id"))[:200]
         part = self._part(row)
         if not identity:  # the same words at the same moment are a repeat, as far as anybody can tell
-            identity = "h" + hashlib.sha256(f"{phone}|{at}|{part}|{text}".encode()).hexdigest()[:40]
+            when = at or received_at // MINUTE  # a gateway that was not answered asks again at once
+            identity = "h" + hashlib.sha256(f"{phone}|{when}|{part}|{text}".encode("utf-8", "replace")).hexdigest()[:40]
         yield InboundMessage(identity, phone, moment(at), text=text, part=part)
 
     def _part(self, row: Mapping[str, Any]) -> tuple[str, int, int] | None:
