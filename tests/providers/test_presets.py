@@ -147,7 +147,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str]]] = {
         "/sms/json",
         {
             **{"api_key": "me", "api_secret": "p@ss", "from": "Molva", "to": "79161234567", "text": "Привет"},
-            **{"type": "unicode", "client-ref": TOKEN, "callback": f"{HOOK}/status"},
+            **{"type": "unicode", "client-ref": f"{TOKEN}/1", "callback": f"{HOOK}/status"},
         },
     ),
 }
@@ -273,7 +273,7 @@ REPORTS: list[tuple[str, RawCallback, tuple[str, str | None] | None]] = [
     ("vonage", called("status", '{"messageId": "m", "status": "buffered"}'), ("sent", None)),
     (
         "vonage",
-        called("status", f"messageId=m&status=failed&err-code=5&client-ref={TOKEN}"),
+        called("status", f"messageId=m&status=failed&err-code=5&client-ref={TOKEN}/1"),
         ("failed", "sms_unknown_subscriber"),
     ),
     ("infobip", called("status", INFOBIP.format(1, 26), ref=TOKEN), ("sent", None)),

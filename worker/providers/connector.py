@@ -6,7 +6,8 @@ A setting that is empty means the preset's own value; a lone - means nothing at 
 
 Names in templates: to (with the plus), to_digits, text, text_gsm (empty when the text needs UCS-2), text_hex (UTF-16BE
 in hexadecimal, empty when it does not), from, ref (our token), coding (0 or 2), segments, udh, dlr_url, inbound_url,
-and each setting of the account: base_url, username, password, token and the preset's own.
+and each setting of the account: base_url, username, password, token and the preset's own. A gateway that reports each
+part of a long message alone is given {ref}/{segments}, so that the report of one part is not taken for the whole.
 """
 
 from __future__ import annotations
@@ -146,25 +147,26 @@ class HttpGateway(Provider):
     def send(self, out: Outgoing) -> Accepted:
         self._usable()
         parts = self._parts(out)
-        identity = self._hand_over(out, *parts[0])
+        ids = self._hand_over(out, *parts[0])
         for text, udh in parts[1:]:
             try:
                 self._hand_over(out, text, udh)
             except SendError as error:
                 # The beginning is on its way: whatever this means, nobody may send the whole again by itself.
                 raise SendError(UNCLEAR, error.cause, error.detail, http_status=error.http_status) from None
-        return Accepted(identity)
+        return Accepted(ids[0], parts=ids if len(ids) > 1 else ())
 
-    def _hand_over(self, out: Outgoing, text: str, udh: str) -> str:
+    def _hand_over(self, out: Outgoing, text: str, udh: str) -> tuple[str, ...]:
+        """Make one request; the ids in its answer, at least one. Raises SendError."""
         answer = self._request(*self._call(self._values(out, text, udh)))
         facts = _facts(answer)
         if not self._judge(answer, facts, self._read["rules"]):
             raise unreadable(answer, self._hidden)
         rule: IdRule = self._read["id"]
-        identity = out.token if rule.own else rule.of(facts)
-        if not identity:
+        ids = (out.token,) if rule.own else rule.each(facts)
+        if not ids:
             raise unreadable(answer, self._hidden)
-        return identity
+        return ids
 
     def _parts(self, out: Outgoing) -> list[tuple[str, str]]:
         """What is sent, each with its header: the whole text, or parts where the gateway would cut a character
@@ -384,7 +386,7 @@ class HttpGateway(Provider):
         said = self._status_of(row)
         meaning: list[StatusLine] = self._read["report_map"]
         known = next((line for line in meaning if line.pattern.matches(said)), None)
-        ref = first(row, self._setting("report_ref"))[:200] or None
+        ref, parts = _reference(first(row, self._setting("report_ref")))
         identity = (ref if self._read["id"].own else first(row, self._setting("report_id"))[:200]) or None
         if known is None or known.status == "ignored" or not (ref or identity):
             return
@@ -396,7 +398,14 @@ class HttpGateway(Provider):
             code = listed or known.cause or REPORTED
             detail = mask_digits(f"{said} {number}".strip())[:500]
         at = moment(first(row, self._setting("report_time")))
-        yield StatusUpdate(known.status, at, identity, ref, code, detail)
+        if parts < 2 or not identity:
+            yield StatusUpdate(known.status, at, identity, ref, code, detail)
+            return
+        # One part alone, known by its id once the answer is. Of the message it says only that it has left, which
+        # is worth knowing where the answer was lost.
+        yield StatusUpdate(known.status, at, identity, None, code, detail)
+        if ref:
+            yield StatusUpdate("sent", at, None, ref)
 
     def _reply(self, row: Mapping[str, Any], received_at: int) -> Iterator[InboundMessage]:
         phone = phone_of(first(row, self._setting("reply_phone")))
@@ -480,6 +489,12 @@ def presets(folder: Path = PRESETS) -> Iterable[type[HttpGateway]]:
 
 
 # --- small parts ----------------------------------------------------------------------------------------
+
+
+def _reference(text: str) -> tuple[str | None, int]:
+    """Our token, and of how many parts the message is where the request said {ref}/{segments}."""
+    found = re.fullmatch(r"(.+)/([0-9]{1,3})", text[:200])
+    return (found[1], int(found[2])) if found else (text[:200] or None, 1)
 
 
 def _pair(username: str, password: str) -> str:
