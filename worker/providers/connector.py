@@ -60,9 +60,9 @@ from worker.providers.http import (
     HttpClient,
     classify_http,
     excerpt,
-    mask_digits,
     seconds,
     secret_forms,
+    shown,
     unreadable,
     without,
 )
@@ -254,7 +254,7 @@ class HttpGateway(Provider):
         by the first rule that holds, else by its status."""
         retry_after = answer.headers.get("retry-after")
         words = " ".join(filter(None, (self._said(facts, "code"), self._said(facts, "reason"))))
-        detail = self._masked(mask_digits(words)) if words else self._masked(excerpt(answer.body))
+        detail = shown(words, self._hidden) if words else excerpt(answer.body, self._hidden)
         for condition, rule, cause in rules:
             if condition.holds(facts):
                 if rule is None:
@@ -273,12 +273,12 @@ class HttpGateway(Provider):
         """The exact requests that this message would make, with secrets masked. Raises SendError for settings
         that cannot be used; sends nothing."""
         self._usable()
-        shown = []
+        requests = []
         for text, udh in self._parts(out):
             method, url, headers, body = self._call(self._values(out, text, udh))
             head = [f"{method} {url}", *(f"{name}: {value}" for name, value in headers.items())]
-            shown.append("\n".join([*head, *(["", body.decode("utf-8", "replace")] if body else [])]))
-        return self._masked("\n\n".join(shown))
+            requests.append("\n".join([*head, *(["", body.decode("utf-8", "replace")] if body else [])]))
+        return self._masked("\n\n".join(requests))
 
     def most(self) -> int | None:
         given = self._setting("concurrent")
@@ -396,7 +396,7 @@ class HttpGateway(Provider):
             table: list[CauseLine] = self._read["report_causes"]
             listed = next((line.cause for line in table if number and line.pattern.matches(number)), "")
             code = listed or known.cause or REPORTED
-            detail = mask_digits(f"{said} {number}".strip())[:500]
+            detail = shown(f"{said} {number}".strip(), self._hidden)
         at = moment(first(row, self._setting("report_time")))
         if parts < 2 or not identity:
             yield StatusUpdate(known.status, at, identity, ref, code, detail)
