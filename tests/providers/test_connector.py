@@ -639,6 +639,29 @@ def test_a_reply_has_its_number_made_whole_and_its_words(made: Made) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("region", "said", "meant"),
+    [
+        (None, "89161234567", "+79161234567"),
+        ("RU", "8 (916) 123-45-67", "+79161234567"),
+        ("RU", "9161234567", "+79161234567"),
+        ("RU", "0079161234567", "+79161234567"),
+        ("RU", "79161234567", "+79161234567"),
+        ("RU", "375291234567", "+375291234567"),  # a number of another country without its plus
+        ("BY", "80291234567", "+375291234567"),
+        ("DE", "015123456789", "+4915123456789"),
+        ("RU", "+89161234567", "+89161234567"),  # with a plus it says itself what it is
+        ("RU", "1234567", "+1234567"),
+        ("RU", "1234", "1234"),
+        ("RU", "MTS", "MTS"),
+    ],
+)
+def test_a_number_as_people_write_it_at_home_is_read_so(made: Made, region: str | None, said: str, meant: str) -> None:
+    settings = {"region": region} if region else {}
+    (found,) = made(**settings).parse(called("inbound", query={"id": "1", "from": said, "text": "STOP"}))
+    assert isinstance(found, InboundMessage) and found.phone == meant
+
+
 def test_a_reply_in_hexadecimal_is_decoded_where_its_coding_says_so(made: Made) -> None:
     provider = made(reply_hex="binary", reply_hex_if="coding = 8")
     wide = {"from": "79161234567", "text": "\x04\x21", "binary": "Стоп".encode("utf-16-be").hex(), "coding": "\x08"}

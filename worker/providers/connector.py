@@ -408,7 +408,7 @@ class HttpGateway(Provider):
             yield StatusUpdate("sent", at, None, ref)
 
     def _reply(self, row: Mapping[str, Any], received_at: int) -> Iterator[InboundMessage]:
-        phone = phone_of(first(row, self._setting("reply_phone")))
+        phone = phone_of(first(row, self._setting("reply_phone")), str(self.settings.get("region") or "RU"))
         text = first(row, self._setting("reply_text"))
         coded = first(row, self._setting("reply_hex"))
         condition: Condition = self._read["reply_hex_if"]
