@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,10 +16,11 @@ from worker.settings import Settings
 from worker.states import allowed
 
 SHOWN_ERRORS = 50
+_ADDRESS = re.compile(r"\s*(https?://)(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 
 
 def channel(settings: Settings, row: Channel, whole: bool = True) -> dict[str, Any]:
-    """`whole`: with the callback addresses, which whoever knows them could write to."""
+    """`whole`: with the callback addresses, which whoever knows them could write to, and with every setting."""
     where = channels.pasted(settings, row) if whole else CallbackAddresses()
     health = channel_health.of(row)
     return {
@@ -28,7 +30,7 @@ def channel(settings: Settings, row: Channel, whole: bool = True) -> dict[str, A
         "name": row.name,
         "state": row.state,
         "stop": sentences.channel_stop(row.stop_reason, row.stop_detail),
-        "settings": row.settings,
+        "settings": row.settings if whole else _plain_settings(row),
         "secrets": [f.name for f in PROVIDERS[row.provider].fields if f.secret],
         "per_second": row.per_second,
         "per_day": row.per_day,
@@ -46,6 +48,19 @@ def channel(settings: Settings, row: Channel, whole: bool = True) -> dict[str, A
         "templates_synced_at": clock.iso(row.templates_synced_at),
         "created_at": clock.iso(row.created_at),
     }
+
+
+def _plain_settings(row: Channel) -> dict[str, Any]:
+    """The settings that everybody fills in. In the others (headers, fields, the rest of an address) a key may have
+    been pasted that is no secret by its name."""
+    open_ = {f.name for f in PROVIDERS[row.provider].fields if not (f.group or f.secret or f.kind == "lines")}
+    return {name: _host(value) for name, value in row.settings.items() if name in open_}
+
+
+def _host(value: Any) -> Any:
+    """An address as far as its host; any other value as it is."""
+    found = _ADDRESS.match(value) if isinstance(value, str) else None
+    return found[1] + found[2] if found else value
 
 
 def findings(found: Sequence[Finding]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_marketing_and_files_have_their_own_paths() -> None:
 @pytest.mark.parametrize(
     ("status", "meta", "outcome", "cause"),
     [
-        (401, {"success": False, "http_code": 401, "developer_message": "invalid key"}, STOP_CHANNEL, "http_401"),
+        (401, {"success": False, "http_code": 401, "developer_message": "not valid"}, STOP_CHANNEL, "http_401"),
         (429, {"success": False, "httpCode": 429, "developerMessage": "too many"}, LATER, "http_429"),
         (400, {"success": False, "http_code": 400, "developer_message": "bad request"}, REFUSED, "http_400"),
         (500, {"success": False, "http_code": 500, "developer_message": "broken"}, UNCLEAR, "http_500"),
@@ -105,8 +105,8 @@ def test_the_check_says_whether_the_key_works_and_what_is_missing() -> None:
         assert found[1:] == [Finding("error", "webhook_secret_missing")]
     with Stub(stub.answer(200, page([], 0))) as server:
         assert dialog(server.url).check()[1:] == [Finding("warning", "no_templates")]
-    with Stub(stub.answer(401, {"meta": {"developer_message": "invalid key"}})) as server:
-        assert dialog(server.url).check() == [Finding("error", "http_401", "invalid key")]
+    with Stub(stub.answer(401, {"meta": {"developer_message": "not valid"}})) as server:
+        assert dialog(server.url).check() == [Finding("error", "http_401", "not valid")]
 
 
 def test_registering_tells_our_address_and_our_secret() -> None:

@@ -8,6 +8,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -638,6 +639,29 @@ def test_a_reply_has_its_number_made_whole_and_its_words(made: Made) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("region", "said", "meant"),
+    [
+        (None, "89161234567", "+79161234567"),
+        ("RU", "8 (916) 123-45-67", "+79161234567"),
+        ("RU", "9161234567", "+79161234567"),
+        ("RU", "0079161234567", "+79161234567"),
+        ("RU", "79161234567", "+79161234567"),
+        ("RU", "375291234567", "+375291234567"),  # a number of another country without its plus
+        ("BY", "80291234567", "+375291234567"),
+        ("DE", "015123456789", "+4915123456789"),
+        ("RU", "+89161234567", "+89161234567"),  # with a plus it says itself what it is
+        ("RU", "1234567", "+1234567"),
+        ("RU", "1234", "1234"),
+        ("RU", "MTS", "MTS"),
+    ],
+)
+def test_a_number_as_people_write_it_at_home_is_read_so(made: Made, region: str | None, said: str, meant: str) -> None:
+    settings = {"region": region} if region else {}
+    (found,) = made(**settings).parse(called("inbound", query={"id": "1", "from": said, "text": "STOP"}))
+    assert isinstance(found, InboundMessage) and found.phone == meant
+
+
 def test_a_reply_in_hexadecimal_is_decoded_where_its_coding_says_so(made: Made) -> None:
     provider = made(reply_hex="binary", reply_hex_if="coding = 8")
     wide = {"from": "79161234567", "text": "\x04\x21", "binary": "Стоп".encode("utf-16-be").hex(), "coding": "\x08"}
@@ -667,6 +691,19 @@ def test_a_reply_without_an_id_is_told_from_another_by_its_words(made: Made) -> 
         (found,) = made().parse(called("inbound", query={"from": "79161234567", "text": text}))
         ids.append(found.provider_id)
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_the_same_words_said_again_later_are_another_reply(made: Made) -> None:
+    def identity(at: int, **more: str) -> str:
+        query = {"from": "79161234567", "text": "STOP", **more}
+        (found,) = made(reply_time="time").parse(replace(called("inbound", query=query), received_at=at))
+        assert isinstance(found, InboundMessage)
+        return found.provider_id
+
+    now = 1_793_869_200_000
+    assert identity(now) == identity(now + 9_000) != identity(now + 3_600_000)
+    assert identity(now, time="yesterday") == identity(now + 3_600_000, time="yesterday")
+    assert identity(now, id="1") == identity(now + 3_600_000, id="1") == "1"
 
 
 def test_a_gateway_with_one_address_may_send_both_kinds_there(made: Made) -> None:

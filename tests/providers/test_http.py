@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from worker.providers.base import LATER, REFUSED, STOP_CHANNEL, UNCLEAR
-from worker.providers.http import classify_http, excerpt, json_object, mask_digits, seconds
+from worker.providers.http import classify_http, excerpt, json_object, mask_digits, seconds, shown
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
@@ -81,6 +81,13 @@ def test_an_excerpt_is_short_and_names_nobody() -> None:
     assert "…67" in shown
     assert "…68" in shown
     assert "123" not in shown
+
+
+def test_a_secret_is_covered_before_its_digits_or_its_end_can_go() -> None:
+    secret = "k3y-12345678-end"
+    assert shown(f"bad {secret}, call +79001234567", [secret]) == "bad •••, call …67"
+    assert "k3y" not in shown("x" * 490 + secret, [secret])
+    assert "k3y" not in excerpt(b" " * 1980 + b"no: k3y-12345678-end" + b"x" * 5000, [secret])
 
 
 def test_short_numbers_stay_readable() -> None:

@@ -147,7 +147,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str]]] = {
         "/sms/json",
         {
             **{"api_key": "me", "api_secret": "p@ss", "from": "Molva", "to": "79161234567", "text": "Привет"},
-            **{"type": "unicode", "client-ref": TOKEN, "callback": f"{HOOK}/status"},
+            **{"type": "unicode", "client-ref": f"{TOKEN}/1", "callback": f"{HOOK}/status"},
         },
     ),
 }
@@ -207,6 +207,31 @@ def test_latin_texts_are_not_sent_as_ucs2(made: Made, vendor: Stub) -> None:
     assert "hex-content" not in jasmin
 
 
+def infobip(group: int, number: int) -> dict[str, Any]:
+    return {"messages": [{"messageId": TOKEN, "status": {"groupId": group, "id": number}}]}
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "content", "meaning"),
+    [
+        ("kannel", 403, b"Not routable. Do not try again.", (REFUSED, "sms_unknown_subscriber", False)),
+        ("kannel", 403, b"Authorization failed for sendsms", (STOP_CHANNEL, "sms_bad_token", False)),
+        ("jasmin", 403, b'Error "User throughput exceeded"', (LATER, "sms_throttled", True)),
+        ("jasmin", 403, b'Error "Cannot charge submit_sm, check the log"', (STOP_CHANNEL, "sms_no_balance", False)),
+        ("jasmin", 403, b'Error "Authentication failure for username:me"', (STOP_CHANNEL, "sms_bad_token", False)),
+        ("infobip", 200, infobip(5, 12), (STOP_CHANNEL, "sms_no_balance", False)),
+        ("infobip", 200, infobip(5, 6), (REFUSED, "sms_rejected", False)),
+    ],
+)
+def test_a_refusal_of_one_number_is_told_from_a_refusal_of_the_account(
+    made: Made, vendor: Stub, key: str, status: int, content: Any, meaning: tuple[str, str, bool]
+) -> None:
+    vendor.behave = stub.answer(status, content)
+    with pytest.raises(SendError) as caught:
+        made(key).send(OUT)
+    assert (caught.value.outcome, caught.value.cause, caught.value.slow_channel) == meaning
+
+
 def called(path: str, body: str = "", **query: str) -> RawCallback:
     return RawCallback("POST" if body else "GET", path, query, {}, body.encode())
 
@@ -248,13 +273,15 @@ REPORTS: list[tuple[str, RawCallback, tuple[str, str | None] | None]] = [
     ("vonage", called("status", '{"messageId": "m", "status": "buffered"}'), ("sent", None)),
     (
         "vonage",
-        called("status", f"messageId=m&status=failed&err-code=5&client-ref={TOKEN}"),
+        called("status", f"messageId=m&status=failed&err-code=5&client-ref={TOKEN}/1"),
         ("failed", "sms_unknown_subscriber"),
     ),
     ("infobip", called("status", INFOBIP.format(1, 26), ref=TOKEN), ("sent", None)),
     ("infobip", called("status", INFOBIP.format(3, 2), ref=TOKEN), ("sent", None)),
     ("infobip", called("status", INFOBIP.format(3, 5), ref=TOKEN), ("delivered", None)),
     ("infobip", called("status", INFOBIP.format(4, 15), ref=TOKEN), ("failed", "sms_expired")),
+    ("infobip", called("status", INFOBIP.format(5, 12), ref=TOKEN), ("failed", "sms_no_balance")),
+    ("infobip", called("status", INFOBIP.format(5, 6), ref=TOKEN), ("failed", "sms_rejected")),
     ("infobip", called("status", INFOBIP.format(9, 1), ref=TOKEN), None),
 ]
 

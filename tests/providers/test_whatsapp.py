@@ -161,6 +161,17 @@ def test_a_wrong_number_id_is_told_by_the_second_code() -> None:
     assert (found.outcome, found.cause) == (STOP_CHANNEL, "33")
 
 
+@pytest.mark.parametrize("name", ["access_token", "app_secret", "app_secret_previous", "verify_token"])
+def test_no_secret_is_shown_even_where_its_end_is_cut_off(name: str) -> None:
+    secret = "EAAB1234567secret"
+    for words in (f"Malformed access token {secret}", "x" * 490 + secret):
+        for body in ({"error": {"code": 190, "message": words}}, {"error": {"code": 190, "error_data": words}}):
+            assert "EAAB" not in failure(stub.answer(401, body), **{name: secret}).detail
+        reseller = stub.answer(401, {"meta": {"developer_message": words}})
+        assert "EAAB" not in failure(reseller, **{name: secret}).detail
+    assert "EAAB" not in failure(stub.answer(200, {"hint": secret}), **{name: secret}).detail
+
+
 def test_details_may_be_bare_words() -> None:
     found = failure(by_path({"messages": (400, {"error": {"code": 131008, "error_data": "a parameter is missing"}})}))
     assert found.detail == "a parameter is missing"

@@ -6,7 +6,8 @@ A setting that is empty means the preset's own value; a lone - means nothing at 
 
 Names in templates: to (with the plus), to_digits, text, text_gsm (empty when the text needs UCS-2), text_hex (UTF-16BE
 in hexadecimal, empty when it does not), from, ref (our token), coding (0 or 2), segments, udh, dlr_url, inbound_url,
-and each setting of the account: base_url, username, password, token and the preset's own.
+and each setting of the account: base_url, username, password, token and the preset's own. A gateway that reports each
+part of a long message alone is given {ref}/{segments}, so that the report of one part is not taken for the whole.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ from worker.providers.http import (
     HttpClient,
     classify_http,
     excerpt,
-    mask_digits,
     seconds,
     secret_forms,
+    shown,
     unreadable,
     without,
 )
@@ -70,6 +71,7 @@ PRESETS = Path(__file__).parent / "presets"
 ACCOUNT_CAUSES = ("sms_no_balance", "sms_bad_token")  # in a report: the others would fare no better
 ANSWERS = (200, 201, 202, 204)
 TEXT = 65_536  # characters of a reply
+MINUTE = 60_000  # ms
 REPORTED = "sms_undelivered"  # the cause of a failure that the gateway does not explain
 
 _WHOLE = frozenset({"base_url", "status_url"})
@@ -187,25 +189,26 @@ class HttpGateway(Provider):
     def send(self, out: Outgoing) -> Accepted:
         self._usable()
         parts = self._parts(out)
-        identity = self._hand_over(out, *parts[0])
+        ids = self._hand_over(out, *parts[0])
         for text, udh in parts[1:]:
             try:
                 self._hand_over(out, text, udh)
             except SendError as error:
                 # The beginning is on its way: whatever this means, nobody may send the whole again by itself.
                 raise SendError(UNCLEAR, error.cause, error.detail, http_status=error.http_status) from None
-        return Accepted(identity)
+        return Accepted(ids[0], parts=ids if len(ids) > 1 else ())
 
-    def _hand_over(self, out: Outgoing, text: str, udh: str) -> str:
+    def _hand_over(self, out: Outgoing, text: str, udh: str) -> tuple[str, ...]:
+        """Make one request; the ids in its answer, at least one. Raises SendError."""
         answer = self._request(*self._call(self._values(out, text, udh)))
         facts = _facts(answer)
         if not self._judge(answer, facts, self._read["rules"]):
             raise unreadable(answer, self._hidden)
         rule: IdRule = self._read["id"]
-        identity = out.token if rule.own else rule.of(facts)
-        if not identity:
+        ids = (out.token,) if rule.own else rule.each(facts)
+        if not ids:
             raise unreadable(answer, self._hidden)
-        return identity
+        return ids
 
     def _parts(self, out: Outgoing) -> list[tuple[str, str]]:
         """What is sent, each with its header: the whole text, or parts where the gateway would cut a character
@@ -293,7 +296,7 @@ class HttpGateway(Provider):
         by the first rule that holds, else by its status."""
         retry_after = answer.headers.get("retry-after")
         words = " ".join(filter(None, (self._said(facts, "code"), self._said(facts, "reason"))))
-        detail = self._masked(mask_digits(words)) if words else self._masked(excerpt(answer.body))
+        detail = shown(words, self._hidden) if words else excerpt(answer.body, self._hidden)
         for condition, rule, cause in rules:
             if condition.holds(facts):
                 if rule is None:
@@ -312,12 +315,12 @@ class HttpGateway(Provider):
         """The exact requests that this message would make, with secrets masked. Raises SendError for settings
         that cannot be used; sends nothing."""
         self._usable()
-        shown = []
+        requests = []
         for text, udh in self._parts(out):
             method, url, headers, body = self._call(self._values(out, text, udh))
             head = [f"{method} {url}", *(f"{name}: {value}" for name, value in headers.items())]
-            shown.append("\n".join([*head, *(["", body.decode("utf-8", "replace")] if body else [])]))
-        return self._masked("\n\n".join(shown))
+            requests.append("\n".join([*head, *(["", body.decode("utf-8", "replace")] if body else [])]))
+        return self._masked("\n\n".join(requests))
 
     def most(self) -> int | None:
         given = self._setting("concurrent")
@@ -412,7 +415,7 @@ class HttpGateway(Provider):
             if found:
                 return
         for row in rows_of(tree_of(callback, self._setting("reply_from")), self._setting("reply_rows"), callback):
-            yield from self._reply(row)
+            yield from self._reply(row, callback.received_at)
 
     def _status_of(self, row: Mapping[str, Any]) -> str:
         """The gateway's words for the status: one value, or several where the setting names several places."""
@@ -425,7 +428,7 @@ class HttpGateway(Provider):
         said = self._status_of(row)
         meaning: list[StatusLine] = self._read["report_map"]
         known = next((line for line in meaning if line.pattern.matches(said)), None)
-        ref = first(row, self._setting("report_ref"))[:200] or None
+        ref, parts = _reference(first(row, self._setting("report_ref")))
         identity = (ref if self._read["id"].own else first(row, self._setting("report_id"))[:200]) or None
         if known is None or known.status == "ignored" or not (ref or identity):
             return
@@ -435,12 +438,19 @@ class HttpGateway(Provider):
             table: list[CauseLine] = self._read["report_causes"]
             listed = next((line.cause for line in table if number and line.pattern.matches(number)), "")
             code = listed or known.cause or REPORTED
-            detail = mask_digits(f"{said} {number}".strip())[:500]
+            detail = shown(f"{said} {number}".strip(), self._hidden)
         at = moment(first(row, self._setting("report_time")))
-        yield StatusUpdate(known.status, at, identity, ref, code, detail)
+        if parts < 2 or not identity:
+            yield StatusUpdate(known.status, at, identity, ref, code, detail)
+            return
+        # One part alone, known by its id once the answer is. Of the message it says only that it has left, which
+        # is worth knowing where the answer was lost.
+        yield StatusUpdate(known.status, at, identity, None, code, detail)
+        if ref:
+            yield StatusUpdate("sent", at, None, ref)
 
-    def _reply(self, row: Mapping[str, Any]) -> Iterator[InboundMessage]:
-        phone = phone_of(first(row, self._setting("reply_phone")))
+    def _reply(self, row: Mapping[str, Any], received_at: int) -> Iterator[InboundMessage]:
+        phone = phone_of(first(row, self._setting("reply_phone")), str(self.settings.get("region") or "RU"))
         text = first(row, self._setting("reply_text"))
         coded = first(row, self._setting("reply_hex"))
         condition: Condition = self._read["reply_hex_if"]
@@ -453,7 +463,8 @@ class HttpGateway(Provider):
         identity = first(row, self._setting("reply_id"))[:200]
         part = self._part(row)
         if not identity:  # the same words at the same moment are a repeat, as far as anybody can tell
-            identity = "h" + hashlib.sha256(f"{phone}|{at}|{part}|{text}".encode()).hexdigest()[:40]
+            when = at or received_at // MINUTE  # a gateway that was not answered asks again at once
+            identity = "h" + hashlib.sha256(f"{phone}|{when}|{part}|{text}".encode("utf-8", "replace")).hexdigest()[:40]
         yield InboundMessage(identity, phone, moment(at), text=text, part=part)
 
     def _part(self, row: Mapping[str, Any]) -> tuple[str, int, int] | None:
@@ -520,6 +531,12 @@ def presets(folder: Path = PRESETS) -> Iterable[type[HttpGateway]]:
 
 
 # --- small parts ----------------------------------------------------------------------------------------
+
+
+def _reference(text: str) -> tuple[str | None, int]:
+    """Our token, and of how many parts the message is where the request said {ref}/{segments}."""
+    found = re.fullmatch(r"(.+)/([0-9]{1,3})", text[:200])
+    return (found[1], int(found[2])) if found else (text[:200] or None, 1)
 
 
 def _pair(username: str, password: str) -> str:

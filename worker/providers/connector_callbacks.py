@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from worker import clock
+from worker import clock, phone
 from worker.providers.base import RawCallback
 from worker.providers.connector_rules import Faulty, every, nested
 
@@ -53,11 +53,20 @@ def rows_of(tree: Any, path: str, callback: RawCallback) -> Iterator[dict[str, A
         yield {"json": own, "form": own, **own, "query": dict(callback.query)}
 
 
-def phone_of(text: str) -> str:
-    """A phone with its plus; a short number or a name as it is."""
+def phone_of(text: str, region: str) -> str:
+    """A phone with its plus; a short number or a name as it is.
+
+    Gateways leave the plus out. Only what is no number of any country with a plus before it is read as one of
+    `region`, such as 8 916 123-45-67 in Russia.
+    """
     text = text.strip()[:100]
     digits = re.sub(r"[^0-9]", "", text)
-    return f"+{digits}" if _DIGITS.fullmatch(text) and 7 <= len(digits) <= 15 else text
+    if not _DIGITS.fullmatch(text) or not 7 <= len(digits) <= 15:
+        return text
+    whole = f"+{digits}"
+    if text.startswith("+") or phone.parse(whole, region).e164:
+        return whole
+    return phone.parse(digits, region).e164 or whole
 
 
 def wide(coded: str) -> str:

@@ -381,7 +381,10 @@ def cause_line(line: str) -> CauseLine:
 
 
 class IdRule:
-    """Where the gateway's id of an accepted message is: `own`, `json.PATH`, or `text BEFORE{id}AFTER`."""
+    """Where the gateway's id of an accepted message is: `own`, `json.PATH`, or `text BEFORE{id}AFTER`.
+
+    A path with * names the ids of all parts, where the gateway numbers and reports each of them alone.
+    """
 
     def __init__(self, text: str) -> None:
         self.own = text == "own"
@@ -394,6 +397,12 @@ class IdRule:
             self._ends = (before, after)
         if not (self.own or self._path or self._ends):
             raise Faulty(text)
+
+    def each(self, facts: Facts) -> tuple[str, ...]:
+        """The ids of all parts in an answer, in order; the one id of a message that is whole; none when it has none."""
+        if not self._path:
+            return tuple(filter(None, [self.of(facts)]))
+        return tuple(dict.fromkeys(text[:200] for text in map(plain, every(facts.tree, self._path)) if text))
 
     def of(self, facts: Facts) -> str:
         """The id in an answer; "" when it has none."""

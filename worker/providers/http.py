@@ -122,8 +122,7 @@ def speaks_for_itself(status: int) -> bool:
 
 def unreadable(answer: Answer, secrets: Iterable[str] = ()) -> SendError:
     """An answer that may mean acceptance but does not say so; `secrets`: forms of them that it must not show."""
-    detail = without(excerpt(answer.body), secrets)
-    return SendError(UNCLEAR, "answer_unreadable", detail, http_status=answer.status)
+    return SendError(UNCLEAR, "answer_unreadable", excerpt(answer.body, secrets), http_status=answer.status)
 
 
 def seconds(retry_after: str | None) -> float | None:
@@ -150,10 +149,17 @@ def json_object(body: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def excerpt(body: bytes) -> str:
-    """The beginning of an unexpected answer for the history of a message, with digits of numbers masked."""
-    text = " ".join(body[:2000].decode("utf-8", "replace").split())
-    return mask_digits(text)[:500]
+def excerpt(body: bytes, secrets: Iterable[str] = ()) -> str:
+    """The beginning of an unexpected answer for the history of a message, fit to be shown."""
+    return shown(" ".join(without(body.decode("utf-8", "replace"), secrets)[:2000].split()))
+
+
+def shown(words: str, secrets: Iterable[str] = ()) -> str:
+    """A vendor's words for the history of a message: without forms of our secrets and digits of numbers.
+
+    Secrets are covered first, while they are whole: they may hold digits, and the end may be cut off.
+    """
+    return mask_digits(without(words, secrets))[:500]
 
 
 def secret_forms(username: str, secrets: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
@@ -33,10 +33,12 @@ from worker.providers.http import (
     HttpClient,
     classify_http,
     json_object,
-    mask_digits,
     seconds,
+    secret_forms,
+    shown,
     speaks_for_itself,
     unreadable,
+    without,
 )
 from worker.providers.meta_errors import meaning
 from worker.providers.rules import UNKNOWN
@@ -46,6 +48,7 @@ HELD = frozenset({"held_for_quality_assessment", "paused"})
 TEMPLATE_FIELDS = "id,name,language,status,category,parameter_format,components"
 LIMIT_FIELD = "whatsapp_business_manager_messaging_limit"
 MARKETING = "MARKETING"
+SECRETS = ("access_token", "app_secret", "app_secret_previous", "verify_token", "api_key", "webhook_secret")
 PAGE = 100
 MOST_PAGES = 100
 MB = 1024 * 1024
@@ -72,6 +75,7 @@ class CloudApi(Provider):
 
     def __post_init__(self) -> None:
         self.http = self.client()
+        self._hidden = secret_forms("", map(self.setting, SECRETS))
 
     def client(self, timeouts: Timeouts | None = None) -> HttpClient:
         """An HTTP client of this Provider."""
@@ -115,7 +119,7 @@ class CloudApi(Provider):
             {**self.credentials(), "Content-Type": "application/json"},
             json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
         )
-        return accepted(answer)
+        return accepted(answer, self._hidden)
 
     def upload(self, data: bytes, mime: str, filename: str) -> str:
         """Hand a file over for the header of templates; its id, by which messages show it. Raises SendError.
@@ -139,9 +143,9 @@ class CloudApi(Provider):
             )
         finally:
             client.close()
-        identity = understood(answer).get("id")
+        identity = understood(answer, self._hidden).get("id")
         if not isinstance(identity, str | int) or not str(identity):
-            raise unreadable(answer)
+            raise unreadable(answer, self._hidden)
         return str(identity)
 
     def templates(self) -> list[TemplateData]:
@@ -210,14 +214,14 @@ class CloudApi(Provider):
     def get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """One object by GET. Raises SendError."""
         address = f"{self.base()}/{path}"
-        return understood(
-            self.http.request("GET", f"{address}?{urlencode(query)}" if query else address, self.credentials())
-        )
+        answer = self.http.request("GET", f"{address}?{urlencode(query)}" if query else address, self.credentials())
+        return understood(answer, self._hidden)
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a POST of JSON. Raises SendError."""
         headers = {**self.credentials(), "Content-Type": "application/json"}
-        return understood(self.http.request("POST", f"{self.base()}/{path}", headers, json.dumps(body).encode()))
+        answer = self.http.request("POST", f"{self.base()}/{path}", headers, json.dumps(body).encode())
+        return understood(answer, self._hidden)
 
 
 def request_body(out: Outgoing) -> dict[str, Any]:
@@ -249,45 +253,53 @@ def multipart(boundary: str, values: Mapping[str, str], data: bytes, mime: str, 
     return "".join(parts).encode() + data + f"\r\n--{boundary}--\r\n".encode()
 
 
-def understood(answer: Answer) -> dict[str, Any]:
-    """The object that an answer of success holds. Raises SendError."""
+def understood(answer: Answer, hidden: Sequence[str] = ()) -> dict[str, Any]:
+    """The object that an answer of success holds. Raises SendError, without the forms of our secrets in `hidden`."""
     found = json_object(answer.body)
     if found is None or "error" in found or not 200 <= answer.status < 300:
-        raise refusal(answer, found)
+        raise refusal(answer, found, hidden)
     return found
 
 
-def accepted(answer: Answer) -> Accepted:
+def accepted(answer: Answer, hidden: Sequence[str] = ()) -> Accepted:
     """Read the answer to a send call. Raises SendError unless it holds the id of an accepted message."""
-    messages = understood(answer).get("messages")
+    messages = understood(answer, hidden).get("messages")
     first = messages[0] if isinstance(messages, list) and messages else None
     identity = first.get("id") if isinstance(first, dict) else None
     if not isinstance(identity, str) or not identity:
-        raise unreadable(answer)
+        raise unreadable(answer, hidden)
     return Accepted(identity, held=isinstance(first, dict) and first.get("message_status") in HELD)
 
 
-def refusal(answer: Answer, found: Mapping[str, Any] | None) -> SendError:
+def refusal(answer: Answer, found: Mapping[str, Any] | None, hidden: Sequence[str] = ()) -> SendError:
     """What an answer without acceptance means: by its code, else by its status.
 
     A reseller's own faults stand in `meta` instead, in words.
     """
     retry_after = answer.headers.get("retry-after")
-    code, subcode, words = meta_webhooks.error_facts((found or {}).get("error"))
+    code, subcode, words = meta_webhooks.error_facts(_covered((found or {}).get("error"), hidden))
     meta = (found or {}).get("meta")
     if code is None and isinstance(meta, dict):
         given = (meta.get(key) for key in ("developer_message", "developerMessage"))
-        words = next((str(text)[:500] for text in given if text), "")
-    by_status = classify_http(answer.status, retry_after, mask_digits(words))
+        words = next((str(text) for text in given if text), "")
+    words = shown(words, hidden)
+    by_status = classify_http(answer.status, retry_after, words)
     if code is None:
-        return by_status or unreadable(answer)
+        return by_status or unreadable(answer, hidden)
     code, rule = meaning(code, subcode)
     if rule is UNKNOWN and by_status is not None and not speaks_for_itself(answer.status):
         return by_status
     wait = seconds(retry_after)
     if wait is None and rule.slow_channel:
         wait = _free_again(answer.headers.get("x-business-use-case-usage"))
-    return rule.error(str(code), mask_digits(words), http_status=answer.status, retry_after=wait)
+    return rule.error(str(code), words, http_status=answer.status, retry_after=wait)
+
+
+def _covered(error: Any, hidden: Sequence[str], deep: int = 2) -> Any:
+    """An error object without our secrets, as long as its words are whole."""
+    if isinstance(error, dict) and deep:
+        return {name: _covered(value, hidden, deep - 1) for name, value in error.items()}
+    return without(error, hidden) if isinstance(error, str) else error
 
 
 def _free_again(usage: str | None) -> float | None:

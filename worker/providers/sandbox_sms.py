@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from worker import clock
@@ -34,8 +34,9 @@ from worker.providers.http import (
     HttpClient,
     classify_http,
     json_object,
-    mask_digits,
     seconds,
+    secret_forms,
+    shown,
     speaks_for_itself,
     unreadable,
 )
@@ -78,6 +79,7 @@ class SandboxSms(Provider):
 
     def __post_init__(self) -> None:
         self.http = HttpClient(allow_loopback=True)
+        self._hidden = secret_forms("", [self._setting("token"), self._setting("secret")])
 
     def send(self, out: Outgoing) -> Accepted:
         body = {
@@ -89,21 +91,21 @@ class SandboxSms(Provider):
             "inbound_url": self.addresses.inbound,
         }
         answer = self._call("POST", "/sms/send", json.dumps(body, ensure_ascii=False).encode())
-        found = _read(answer)
+        found = _read(answer, self._hidden)
         identity = found.get("id")
         if not isinstance(identity, str) or not identity:
-            raise unreadable(answer)
+            raise unreadable(answer, self._hidden)
         return Accepted(identity)
 
     def check(self) -> list[Finding]:
         try:
-            found = _read(self._call("GET", "/sms/account"))
+            found = _read(self._call("GET", "/sms/account"), self._hidden)
         except SendError as error:
             return [Finding("error", error.cause, error.detail)]
         return [Finding("ok", "account_found", str(found.get("name", "")))]
 
     def ping(self) -> None:
-        _read(self._call("GET", "/sms/account"))
+        _read(self._call("GET", "/sms/account"), self._hidden)
 
     def verify(self, callback: RawCallback) -> bool:
         secret = self._setting("secret")
@@ -134,14 +136,14 @@ def signature(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def _read(answer: Answer) -> dict[str, Any]:
-    """The object of an answer that says yes. Raises SendError for any other."""
+def _read(answer: Answer, secrets: Sequence[str]) -> dict[str, Any]:
+    """The object of an answer that says yes. Raises SendError for any other, without these forms of our secrets."""
     found = json_object(answer.body)
     error = (found or {}).get("error")
     code = error.get("code") if isinstance(error, dict) else None
     retry_after = answer.headers.get("retry-after")
     if isinstance(error, dict) and isinstance(code, str):
-        words = mask_digits(str(error.get("message", "")))
+        words = shown(str(error.get("message", "")), secrets)
         rule = ERRORS.get(code, UNKNOWN)
         by_status = classify_http(answer.status, retry_after, words)
         if rule is UNKNOWN and by_status is not None and not speaks_for_itself(answer.status):
@@ -151,7 +153,7 @@ def _read(answer: Answer) -> dict[str, Any]:
     if refused is not None:
         raise refused
     if found is None:
-        raise unreadable(answer)
+        raise unreadable(answer, secrets)
     return found
 
 

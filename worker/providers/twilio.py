@@ -32,12 +32,11 @@ from worker.providers.http import (
     HttpClient,
     classify_http,
     json_object,
-    mask_digits,
     seconds,
     secret_forms,
+    shown,
     speaks_for_itself,
     unreadable,
-    without,
 )
 from worker.providers.rules import BROADCAST, CHANNEL, MESSAGE, PERSON, TOO_FAST, UNKNOWN, Rule
 
@@ -129,8 +128,8 @@ class Twilio(Provider):
             found = self._object(self._call("GET", "Balance.json"))
         except SendError as error:
             return [Finding("error", error.cause, error.detail)]
-        shown = (str(found[name]) for name in ("account_sid", "balance", "currency") if found.get(name))
-        return [Finding("ok", "account_found", " · ".join(shown))]
+        facts = (str(found[name]) for name in ("account_sid", "balance", "currency") if found.get(name))
+        return [Finding("ok", "account_found", " · ".join(facts))]
 
     def ping(self) -> None:
         self._object(self._call("GET", "Balance.json"))
@@ -160,7 +159,7 @@ class Twilio(Provider):
                 identity,
                 callback.query.get("ref") or None,
                 (code or "sms_undelivered") if failed else None,
-                mask_digits(form.get("ErrorMessage", ""))[:500] if failed else None,
+                shown(form.get("ErrorMessage", ""), self._hidden) if failed else None,
             )
         elif form.get("MessageStatus", "received") in ("received", "receiving") and form.get("From"):
             text = form.get("Body", "")[:TEXT].replace("\x00", "").encode("utf-8", "replace").decode()
@@ -192,7 +191,7 @@ class Twilio(Provider):
         found = json_object(answer.body)
         retry_after = answer.headers.get("retry-after")
         code = str((found or {}).get("code") or "")
-        words = without(mask_digits(str((found or {}).get("message") or "")), self._hidden)
+        words = shown(str((found or {}).get("message") or ""), self._hidden)
         by_status = classify_http(answer.status, retry_after, words)
         if by_status is not None and re.fullmatch(r"\d{5}", code):
             rule = ERRORS.get(code, UNKNOWN)

@@ -63,6 +63,18 @@ def test_a_viewer_does_not_learn_where_callbacks_go(made: dict[str, Any], client
     assert client.get(f"{URL}/{made['id']}", headers=api["sender"]).json["status_url"]
 
 
+def test_a_viewer_does_not_see_what_a_key_may_have_been_pasted_into(client: FlaskClient, api: Headers) -> None:
+    own = {"headers": f"X-Key: {KEY}", "fields": f"key = {KEY}\nto = {{to}}", "check_url": f"https://sms.example/{KEY}"}
+    pasted = {**own, "url": f"https://me:{KEY}@sms.example/send/{KEY}?key={KEY}", "username": "me", "sender": "Molva"}
+    url = f"{URL}/{make.channel(provider='http', settings=pasted).id}"
+    seen = client.get(url, headers=api["viewer"])
+    assert seen.json["settings"] == {"url": "https://sms.example", "username": "me", "sender": "Molva"}
+    assert KEY not in seen.text + client.get(URL, headers=api["viewer"]).text
+    for role in ("sender", "admin"):
+        whole = client.get(url, headers=api[role]).json["settings"]
+        assert {name: whole[name] for name in own} == own and whole["url"] == pasted["url"]
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
