@@ -261,7 +261,8 @@ class Provider:
     """One vendor's wire. Subclasses fill the data and the methods; instances are shared by sender threads.
 
     `settings` are the channel's own, and beside them what the house adds: data (the data folder),
-    allowed_private_hosts, per_second (of the channel; None: no pace of its own).
+    allowed_private_hosts, region (the country of numbers written as at home), per_second (of the channel; None: no
+    pace of its own).
     """
 
     key: ClassVar[str]
