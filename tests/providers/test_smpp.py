@@ -29,6 +29,8 @@ from tests.providers.tiny_smsc import (
     short_message,
 )
 from tests.tls import certificate
+from worker import clock
+from worker.delivery import KEPT_HEADERS
 from worker.providers import smpp_line, smpp_wire
 from worker.providers.base import (
     LATER,
@@ -40,6 +42,7 @@ from worker.providers.base import (
     Outgoing,
     RawCallback,
     SendError,
+    StatusUpdate,
     left_at,
 )
 from worker.providers.smpp import Smpp
@@ -400,8 +403,8 @@ def test_what_was_given_up_is_not_written_however_the_threads_fall(make: Make, m
             return super().pop(at)
 
     class StalledJob(smpp_line.Job):
-        def __init__(self, pdus: list[bytes]) -> None:
-            super().__init__(pdus)
+        def __init__(self, pdus: list[bytes], token: str) -> None:
+            super().__init__(pdus, token)
             self.todo = Stalled(self.todo)
             self.todo.job = self
 
@@ -748,6 +751,78 @@ def test_what_comes_with_the_answer_to_the_bind_is_not_lost(make: Make) -> None:
         make(smsc).open(store)
         smsc.wait(lambda: answers(smsc, 4) == [0])
         assert len(store.kept) == 1
+
+
+def updates(provider: Smpp, store: Store) -> list[StatusUpdate]:
+    """What the stored callbacks say, read as they come from the table: without a method or headers of their own."""
+    kept = [RawCallback("POST", c.path, c.query, c.headers, c.body) for c in store.kept]
+    assert all(set(callback.headers) <= set(KEPT_HEADERS) for callback in kept)
+    return [item for callback in kept for item in provider.parse(callback) if isinstance(item, StatusUpdate)]
+
+
+def test_an_answer_after_the_limit_tells_that_the_message_was_taken(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: None) as smsc:
+        provider, store = make(smsc, timing={"answer": 0.1}), Store()
+        provider.open(store)
+        assert (failure(provider).outcome, store.kept) == (UNCLEAR, [])
+        smsc.send(ok(smsc.submits[0], "late") + ok(smsc.submits[0], "again"))
+        smsc.wait(lambda: store.kept)
+        (update,) = updates(provider, store)
+        assert (update.status, update.provider_id, update.token) == ("sent", "late", "token")
+        assert abs(update.at - clock.now()) < 5_000
+        smsc.send(deliver(1))
+        smsc.wait(lambda: answers(smsc, 1))
+        assert len(store.kept) == 2  # one answer, one message
+        assert not smsc.of(0x80000000)
+
+
+def test_an_answer_after_the_limit_without_an_id_tells_it_as_well(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: None) as smsc:
+        provider, store = make(smsc, timing={"answer": 0.1}), Store()
+        provider.open(store)
+        failure(provider)
+        smsc.send(pack(0x80000004, 0, smsc.submits[0].sequence))
+        smsc.wait(lambda: store.kept)
+        (update,) = updates(provider, store)
+        assert (update.status, update.provider_id, update.token) == ("sent", None, "token")
+
+
+def test_a_long_message_is_known_to_be_taken_with_its_last_late_part(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: ok(pdu, "p1") if short_message(pdu)[5] == 1 else None) as smsc:
+        provider, store = make(smsc, timing={"answer": 0.2}), Store()
+        provider.open(store)
+        assert failure(provider, LONG).outcome == UNCLEAR
+        smsc.send(ok(smsc.submits[2], "p3") + deliver(1))
+        smsc.wait(lambda: answers(smsc, 1))
+        assert updates(provider, store) == []
+        smsc.send(ok(smsc.submits[1], "p2"))
+        smsc.wait(lambda: len(store.kept) == 2)
+        (update,) = updates(provider, store)
+        assert (update.status, update.provider_id, update.token) == ("sent", "p1", "token")
+
+
+def test_a_late_refusal_and_a_late_riddle_change_nothing(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: None) as smsc:
+        provider, store = make(smsc, timing={"answer": 0.1}), Store()
+        provider.open(store)
+        for _ in range(2):
+            failure(provider)
+        refused, riddle = smsc.submits
+        smsc.send(no(refused, 0x0B) + pack(0x80000000, 0, riddle.sequence) + deliver(1))
+        smsc.wait(lambda: answers(smsc, 1))
+        assert updates(provider, store) == []
+
+
+def test_an_answer_of_an_earlier_connection_is_nobodys(make: Make) -> None:
+    with TinySmsc(lambda smsc, sock, pdu: None) as smsc:
+        provider, store = make(smsc, timing={"answer": 0.1}), Store()
+        provider.open(store)
+        failure(provider)
+        smsc.drop(smsc.connections[-1])
+        smsc.wait(lambda: len(smsc.of(BIND)) == 2)
+        smsc.send(ok(smsc.submits[0]) + deliver(1))
+        smsc.wait(lambda: answers(smsc, 1))
+        assert updates(provider, store) == []
 
 
 def ids(provider: Smpp, store: Store) -> list[str]:

@@ -1,10 +1,12 @@
 """SMPP 3.4, the wire of operators and aggregators: one bind as a transceiver, receipts and replies over it.
 
-What comes in over the line is stored as the PDU that it was, and read here later.
+What comes in over the line is stored as the PDU that it was, and read here later; an answer that came too late for
+its message is stored as what it says.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import threading
@@ -31,7 +33,7 @@ from worker.providers.base import (
 )
 from worker.providers.egress import Egress, Resolver
 from worker.providers.rules import Rule
-from worker.providers.smpp_line import CLOSED, IDENTITY, RECEIVED_AT, Line
+from worker.providers.smpp_line import ANSWERED, CLOSED, IDENTITY, RECEIVED_AT, Line
 from worker.providers.smpp_session import Account, NotBound, Timing
 from worker.providers.smpp_wire import Address, Delivered
 
@@ -92,7 +94,7 @@ class Smpp(Provider):
         line = self._the_line()
         pdus = self._submits(out)
         try:
-            ids = line.send(pdus, base.leaving)
+            ids = line.send(pdus, base.leaving, out.token)
         except NotBound as error:
             raise error.failure.error() from None
         return Accepted(ids[0] or None, parts=tuple(ids) if len(ids) > 1 else ())
@@ -141,9 +143,12 @@ class Smpp(Provider):
         return False
 
     def parse(self, callback: RawCallback) -> Iterator[StatusUpdate | InboundMessage]:
-        found = smpp_wire.delivered(callback.body)
         marks = callback.headers
         at = int(marks[RECEIVED_AT]) if marks.get(RECEIVED_AT, "").isdigit() else clock.now()
+        if callback.path == ANSWERED:
+            facts = json.loads(callback.body)
+            return iter((StatusUpdate("sent", at, facts["ids"][0] or None, facts["token"]),))
+        found = smpp_wire.delivered(callback.body)
         kind = found.esm_class & KIND
         item: StatusUpdate | InboundMessage | None = None
         if kind in (RECEIPT, PROGRESS) or (kind == MESSAGE and found.receipted):

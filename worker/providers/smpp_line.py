@@ -8,6 +8,7 @@ taken, is submitted again under the same reference.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import queue
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from worker import clock
 from worker.providers import smpp_errors, smpp_session, smpp_wire
-from worker.providers.base import LATER, STOP_CHANNEL, RawCallback, Receive
+from worker.providers.base import LATER, STOP_CHANNEL, UNCLEAR, RawCallback, Receive
 from worker.providers.egress import Resolver
 from worker.providers.rules import DOWN, TOO_FAST, Rule
 from worker.providers.smpp_errors import UNSURE
@@ -35,6 +36,8 @@ log = logging.getLogger("molva.smpp")
 IDENTITY, RECEIVED_AT = "x-line-id", "x-line-at"  # what the line adds to a stored PDU, as header names
 TOGETHER = 500  # PDUs that are stored with one commit, which takes as long as for one
 CROWD = 2_000  # PDUs that may wait to be stored; more are refused, and the SMSC offers them again
+ANSWERED = "answer"  # path of a stored answer that came late: JSON with the token and the ids of all parts
+FORGOTTEN = 10_000  # submits without an answer in time of which the latest are remembered
 LOOK = 0.25  # seconds between two looks at the limits
 CATCH_UP = 0.02  # seconds by which a submit may be late without the pace losing them
 MARGIN = 5.0  # seconds after which a waiting thread gives up on the line itself
@@ -80,9 +83,10 @@ class Waiter:
 class Job(Waiter):
     """One message: its submits without their numbers, and how far each has come."""
 
-    def __init__(self, pdus: list[bytes]) -> None:
+    def __init__(self, pdus: list[bytes], token: str = "") -> None:
         super().__init__()
         self.pdus = pdus
+        self.token = token
         self.todo = list(range(len(pdus)))
         self.ids: dict[int, str] = {}  # of the parts that were taken
         self.left: float | None = None  # when the first part was written
@@ -95,6 +99,15 @@ class Job(Waiter):
     @property
     def refused(self) -> bool:
         return self.refusal is not None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every part was taken."""
+        return len(self.ids) == len(self.pdus)
+
+    @property
+    def unclear(self) -> bool:
+        return self.failure is not None and self.failure.rule.outcome == UNCLEAR
 
     def begin(self, within: float) -> bool:
         """Whether the first part may be written: not when others have given the message up, nor after `within`
@@ -168,13 +181,14 @@ class Line:
         self._waiting: deque[Job] = deque()  # nothing of them has left
         self._begun: deque[Job] = deque()  # parts of them may follow
         self._open: dict[int, Submit] = {}
+        self._late: OrderedDict[int, Submit] = OrderedDict()  # nobody waits for their answers any more
         self._pings: list[Ping] = []
         self._enquiries: dict[int, Ping] = {}
         self._next_slot = self._slow_until = self._looked = 0.0
         self._slow = timing.slow[0]
         self._taken_since = True  # since the last "too fast"
-        self._intake: queue.SimpleQueue[tuple[Session, Pdu, RawCallback] | None] = queue.SimpleQueue()
-        self._stored: deque[tuple[Session, Pdu, bool]] = deque()
+        self._intake: queue.SimpleQueue[tuple[Session, Pdu | None, RawCallback] | None] = queue.SimpleQueue()
+        self._stored: deque[tuple[Session, Pdu | None, bool]] = deque()
         self._storing = 0
         self._repeats = Repeats()
 
@@ -192,12 +206,13 @@ class Line:
                 self._thread = threading.Thread(target=self._run, name="smpp-line", daemon=True)
                 self._thread.start()
 
-    def send(self, pdus: list[bytes], leaving: Callable[[float], None]) -> list[str]:
+    def send(self, pdus: list[bytes], leaving: Callable[[float], None], token: str = "") -> list[str]:
         """Hand one message over; the ids of its parts. Raises NotBound with the Failure.
 
-        `leaving` is told when the first part was written, on the monotonic clock.
+        `leaving` is told when the first part was written, on the monotonic clock. `token` names the message where
+        its answer comes too late for this call.
         """
-        job = Job(pdus)
+        job = Job(pdus, token)
         self._hand_over(job, self._timing.start + self._timing.answer + MARGIN)
         if job.left is not None:
             leaving(job.left)
@@ -379,7 +394,8 @@ class Line:
         while self._stored:
             session, pdu, stored = self._stored.popleft()
             self._storing -= 1
-            self._acknowledge(session, pdu, stored)
+            if pdu is not None:
+                self._acknowledge(session, pdu, stored)
 
     def _enquire(self, session: Session, now: float) -> None:
         for ping in self._pings:
@@ -433,7 +449,8 @@ class Line:
     def _answered(self, session: Session, pdu: Pdu) -> None:
         submit = self._open.pop(pdu.sequence, None)
         if submit is None:
-            return  # later than anybody waited
+            self._answered_late(session, pdu)
+            return
         job = submit.job
         job.open -= 1
         if pdu.status == smpp_wire.OK:
@@ -443,8 +460,27 @@ class Line:
             self._refused(job, submit, pdu.status)
             if pdu.status == smpp_errors.NOT_BOUND and pdu.status not in self._meanings:
                 session.forgotten = session.forgotten or clock.monotonic()
-        if not job.finished:
+        if job.finished:
+            self._report(session, job)
+        else:
             self._decide(job)
+
+    def _answered_late(self, session: Session, pdu: Pdu) -> None:
+        """An answer that comes after its message was called unclear still says that the part was taken."""
+        submit = self._late.pop(pdu.sequence, None)
+        if submit is not None and pdu.status == smpp_wire.OK:
+            session.proven = self._taken_since = True
+            self._taken(submit.job, submit.part, pdu)
+            self._report(session, submit.job)
+
+    def _report(self, session: Session, job: Job) -> None:
+        """Say of an unclear message that it was taken after all, once that is known of its last part."""
+        if not (job.unclear and job.whole and job.token) or self._receive is None:
+            return
+        facts = {"token": job.token, "ids": [job.ids[part] for part in range(len(job.pdus))]}
+        marks = {RECEIVED_AT: str(clock.now())}
+        self._storing += 1
+        self._intake.put((session, None, RawCallback("SMPP", ANSWERED, {}, marks, json.dumps(facts).encode())))
 
     def _taken(self, job: Job, part: int, pdu: Pdu) -> None:
         try:
@@ -477,7 +513,7 @@ class Line:
     def _decide(self, job: Job) -> None:
         """What the answers so far mean for the message as a whole."""
         if job.refusal is None:
-            if len(job.ids) == len(job.pdus):
+            if job.whole:
                 job.finish()
             elif job.todo and job not in self._begun:
                 self._begun.append(job)
@@ -506,9 +542,11 @@ class Line:
             self._begun.remove(job)
             job.finish(_partly(job, "timeout") if job.ids else Failure(UNSURE, "timeout"))
         for sequence in [sequence for sequence, submit in self._open.items() if self._over(submit.job, now)]:
-            job = self._open.pop(sequence).job
-            job.open -= 1
-            job.finish(Failure(UNSURE, "timeout", "no answer to a submit"))
+            submit = self._late[sequence] = self._open.pop(sequence)
+            submit.job.open -= 1
+            submit.job.finish(Failure(UNSURE, "timeout", "no answer to a submit"))
+        while len(self._late) > FORGOTTEN:
+            self._late.popitem(last=False)
 
     def _over(self, job: Job, now: float) -> bool:
         return job.finished or (job.left is not None and now - job.left > self._timing.answer)
@@ -532,6 +570,7 @@ class Line:
                 job.todo = sorted([*job.todo, submit.part])
         back = [s.job for sequence, s in self._open.items() if sequence in unwritten and not s.job.finished]
         self._open.clear()
+        self._late.clear()
         for job in back:
             if job.ids and job not in self._begun:
                 self._begun.append(job)
