@@ -952,3 +952,23 @@ def test_nothing_for_this_channel_comes_over_http(make: Make) -> None:
     callback = RawCallback("POST", "", {}, {}, deliver(1))
     assert make(1).verify(callback) is False
     assert make(1).handshake(callback) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "faults"),
+    [
+        ({}, []),
+        ({"sender": "Molva Shop"}, []),
+        ({"sender": "+79160000000"}, []),
+        ({"sender": "МойМагазин"}, [("sender", "sender_long")]),
+        ({"sender": "A name of twelve"}, [("sender", "sender_long")]),
+        ({"host": "http://smsc.example"}, [("host", "host_only")]),
+        ({"system_id": "логин"}, [("system_id", "логин")]),
+        ({"codes": "0x0400 = whenever"}, [("codes", "0x0400 = whenever")]),
+    ],
+)
+def test_what_sending_would_refuse_is_refused_when_it_is_typed(
+    changed: dict[str, str], faults: list[tuple[str, str]]
+) -> None:
+    given = {"host": "smsc.example", "system_id": "molva", "password": "x", "sender": "Molva", **changed}
+    assert Smpp.faults(given) == faults

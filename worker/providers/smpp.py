@@ -11,8 +11,9 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from typing import Any
 
 from worker import clock
 from worker.phone import Parser
@@ -51,6 +52,9 @@ REFERENCES = 10_000  # recipients whose last reference is remembered
 _LETTER = re.compile(r"[^\d+\s()-]")
 _PHONE = re.compile(r"\+?\d{7,15}")
 _HEXADECIMAL = re.compile(r"[0-9A-Fa-f]{1,24}")
+
+
+NAME_MAX, ACCOUNT_MAX = 11, 15  # characters of an alphabetic sender, of a system_id (SMPP 3.4, 5.2.1)
 
 
 class Smpp(Provider):
@@ -110,6 +114,22 @@ class Smpp(Provider):
 
     def account(self) -> str:
         return f"{self._setting('system_id')}@{self._setting('host').lower()}:{self.settings.get('port')}"
+
+    @classmethod
+    def faults(cls, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+        host, name = str(settings.get("host") or "").strip(), str(settings.get("sender") or "").strip()
+        found = [("host", "host_only")] if re.search(r"[/\s]", host) else []
+        number = re.fullmatch(r"\+?[0-9]{1,20}", name)
+        if name and not number and not (name.isascii() and name.isprintable() and len(name) <= NAME_MAX):
+            found.append(("sender", "sender_long"))
+        account = str(settings.get("system_id") or "")
+        if not account.isascii() or len(account) > ACCOUNT_MAX:
+            found.append(("system_id", account))
+        try:
+            smpp_errors.own(str(settings.get("codes") or ""))
+        except ValueError as error:
+            found.append(("codes", str(error).removeprefix("codes: ")))
+        return found
 
     def check(self) -> list[Finding]:
         try:
