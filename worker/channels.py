@@ -76,7 +76,8 @@ class Providers:
             kept = self._made.get(channel.id)
             if kept is None or kept[0] != _mark(channel):
                 # Looked up anew: whoever read the row before it was changed must not bring the old settings back.
-                channel = Channel.get_or_none(Channel.id == channel.id) or channel
+                with db.connection():
+                    channel = Channel.get_or_none(Channel.id == channel.id) or channel
                 if kept is not None and kept[0] == _mark(channel):
                     return kept[1]
                 made = (_mark(channel), provider_of(self._settings, channel))

@@ -265,3 +265,13 @@ def test_a_sealing_that_breaks_off_changes_nothing(
         channels.reseal(both)
     for one in (channel, second):
         assert channels.all_settings(settings, Channel.get_by_id(one.id))["api_key"] == "good-key-0123456789"
+
+
+def test_a_thread_without_a_connection_gets_its_provider(settings: Settings, channel: Channel) -> None:
+    """As the short path of callbacks asks for it."""
+    found: list[object] = []
+    providers = channels.Providers(settings)
+    thread = threading.Thread(target=lambda: found.append(providers.get(channel)))
+    thread.start()
+    thread.join(10)
+    assert found == [providers.get(channel)]
