@@ -438,7 +438,9 @@ def _waiting_broadcasts() -> Iterator[tuple[str, str]]:
     from worker import clock, watchdog
     from worker.models import Broadcast
 
-    running = Broadcast.select().where(Broadcast.state == "running").order_by(Broadcast.id)
+    running = (
+        Broadcast.select().where((Broadcast.state == "running") & (Broadcast.kind == "list")).order_by(Broadcast.id)
+    )
     for broadcast in running.limit(NAMED):
         why = watchdog.why(broadcast)
         if why is None:

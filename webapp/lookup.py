@@ -7,7 +7,7 @@ from typing import Any
 from flask import abort, current_app, request
 from flask_babel import get_locale
 
-from worker import channels, reports
+from worker import broadcasts, channels, reports
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.settings import Settings
 
@@ -32,7 +32,8 @@ def _found(row: Any) -> Any:
 
 
 def broadcast(number: int) -> Broadcast:
-    found: Broadcast = _found(Broadcast.get_or_none(Broadcast.id == min(number, ID_MAX)))
+    which = (Broadcast.id == min(number, ID_MAX)) & (Broadcast.kind != broadcasts.DIRECT)
+    found: Broadcast = _found(Broadcast.get_or_none(which))
     return found
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from worker import broadcasts, clock, counters, db, delivery, locks, migrations, recipients, settings, tasks
+from worker import broadcasts, clock, counters, db, delivery, direct, locks, migrations, recipients, settings, tasks
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.sender import Sender
@@ -100,6 +100,7 @@ class WorkerProcess:
             self.sender.wake()
         if now - self._recovered > RECOVER_EVERY:
             self._recovered = now
+            direct.tend()
             delivery.recover(self.settings, self.owner, self.sender.owned())
             broadcasts.sweep_removed()
             self._forget()

@@ -257,6 +257,7 @@ def _prepare(staged: Settings, settings: Settings, source: Path, manifest: dict[
     at = int(manifest["at"])
     with db.connection():
         with db.write():
+            _cancel_direct()
             stopped = _stop_all(at)
             uncertain = _lose_all()
             _keep_opt_outs(settings.database_path)
@@ -274,9 +275,23 @@ def _prepare(staged: Settings, settings: Settings, source: Path, manifest: dict[
 
 def _stop_all(at: int) -> int:
     """Whatever could go on waits for a person, and says why; how many broadcasts."""
-    going = Broadcast.select(Broadcast.id).where(Broadcast.state.in_(sorted(BROADCAST["restore"].source)))
+    going = Broadcast.select(Broadcast.id).where(
+        Broadcast.state.in_(sorted(BROADCAST["restore"].source)) & (Broadcast.kind != broadcasts.DIRECT)
+    )
     facts = {"stop_reason": "restored", "stop_detail": {"at": at}, "stopped_at": clock.now()}
     return sum(broadcasts.advance(row.id, "restore", **facts) for row in list(going))
+
+
+def _cancel_direct() -> None:
+    """Single messages that waited when the copy was made are not sent out of the blue: a person answers anew."""
+    waiting = "status = 'queued' AND broadcast_id IN (SELECT id FROM broadcast WHERE kind = 'direct')"
+    found = db.rows(
+        f"SELECT broadcast_id, run, file_id, COUNT(*) FROM message WHERE {waiting} GROUP BY broadcast_id, run, file_id"  # noqa: S608
+    )
+    db.execute(f"UPDATE message SET status = 'cancelled' WHERE {waiting}")  # noqa: S608
+    for broadcast_id, run, file_id, n in found:
+        key = (broadcast_id, run, file_id)
+        counters.add({(*key, "queued"): -n, (*key, "cancelled"): n})
 
 
 def _lose_all() -> int:

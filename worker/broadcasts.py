@@ -30,6 +30,7 @@ CANCEL_STEP = 2_000
 WHO = ("everyone", "failed", "undelivered", "new")
 # Which messages a restart takes up again, by their latest status: those that surely did not arrive.
 AGAIN = {"failed": ("failed",), "undelivered": ("failed", "undelivered")}
+DIRECT = "direct"  # the kind of a channel's hidden broadcast that carries its single messages
 CONTENT = ("channel_id", "text", "template", "variables", "region", "ignore_duplicates")
 
 
@@ -361,6 +362,8 @@ def content(broadcast: Broadcast) -> rendering.Content | None:
     channel = broadcast.channel
     if channel is None:
         return None
+    if broadcast.kind == DIRECT:
+        return rendering.ready_made()
     if channel.kind == "sms":
         try:
             return rendering.sms_content(broadcast.text) if broadcast.text else None
@@ -511,7 +514,7 @@ def is_completed(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: 
 
 def find(name: str = "", state: str = "", before: int | None = None, limit: int = 50) -> list[Broadcast]:
     """Broadcasts newest first, by a part of their name and their state; `before` is the last id seen."""
-    query = Broadcast.select().order_by(Broadcast.id.desc()).limit(limit)
+    query = Broadcast.select().where(Broadcast.kind != DIRECT).order_by(Broadcast.id.desc()).limit(limit)
     if name:
         pattern = "%" + name.casefold().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
         query = query.where(_folded(Broadcast.name, pattern))

@@ -199,7 +199,9 @@ def change(settings: Settings, channel: Channel, given: Mapping[str, Any], actor
 
 def use_of(channel: Channel) -> InUse | None:
     """Which broadcasts need a channel; None when none does."""
-    using = Broadcast.select().where((Broadcast.channel == channel.id) & Broadcast.state.in_(USING))
+    using = Broadcast.select().where(
+        (Broadcast.channel == channel.id) & Broadcast.state.in_(USING) & (Broadcast.kind == "list")
+    )
     if number := using.count():
         return InUse(number, [row.name for row in using.order_by(Broadcast.id.desc()).limit(3)])
     return None

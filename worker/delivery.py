@@ -677,7 +677,7 @@ def _answered(channel_id: int, item: InboundMessage) -> tuple[int, int] | None:
     if item.context:
         found = db.rows(
             "SELECT m.id, m.broadcast_id FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
-            " WHERE m.provider_id = ? AND b.channel_id = ? LIMIT 1",
+            " WHERE m.provider_id = ? AND b.channel_id = ? AND b.kind <> 'direct' LIMIT 1",
             [item.context, channel_id],
         )
         if found:
@@ -685,6 +685,7 @@ def _answered(channel_id: int, item: InboundMessage) -> tuple[int, int] | None:
     found = db.rows(
         "SELECT m.id, m.broadcast_id FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
         " WHERE m.phone = ? AND m.status <> 'queued' AND b.channel_id = ? AND m.sending_at IS NOT NULL"
+        " AND b.kind <> 'direct'"
         " ORDER BY m.sending_at DESC LIMIT 1",
         [item.phone, channel_id],
     )

@@ -12,6 +12,7 @@ from peewee import (
     BlobField,
     BooleanField,
     CharField,
+    CompositeKey,
     FloatField,
     ForeignKeyField,
     IntegerField,
@@ -56,6 +57,7 @@ class User(Table):
     language = CharField(null=True)
     active = BooleanField(default=True)
     created_at = BigIntegerField()
+    test_phones = JSONField(null=True)  # one's own numbers, E.164, the latest first
 
     class Meta:
         table_name = "user_account"  # "user" is a reserved word in PostgreSQL
@@ -193,6 +195,14 @@ class Broadcast(Table):
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
     form_token = CharField(null=True, unique=True)  # a form sent twice makes one broadcast
+    kind = CharField(default="list")  # list; direct: the one of a channel that carries its single messages
+    quiet_from = IntegerField(null=True)  # minutes after the recipient's midnight; None: no quiet hours
+    quiet_to = IntegerField(null=True)
+    cooldown_days = IntegerField(null=True)  # skip whom any broadcast was sent to within so many days
+    canary = IntegerField(null=True)  # how many of the run leave before it stops by itself
+
+
+Broadcast.add_index(Broadcast.index(Broadcast.kind, Broadcast.id, name="broadcast_kind"))
 
 
 class Run(Table):
@@ -204,6 +214,7 @@ class Run(Table):
     started_at = BigIntegerField(null=True)
     finished_at = BigIntegerField(null=True)
     copied = BooleanField(default=True)  # False while a restart still makes its rows
+    cause = CharField(null=True)  # a restart for those alone who did not get it because of this
 
     class Meta:
         indexes = ((("broadcast", "number"), True),)
@@ -241,6 +252,7 @@ class RecipientFile(Table):
     owner = IntegerField(null=True)
     created_at = BigIntegerField()
     checked_at = BigIntegerField(null=True)
+    facts = JSONField(null=True)  # what checking learned of the accepted rows, for the pre-flight sheet
 
 
 class RejectedRow(Table):
@@ -419,9 +431,16 @@ class Inbound(Table):
     broadcast_id = IntegerField(null=True)
     at = BigIntegerField()
     received_at = BigIntegerField()
+    conversation_id = IntegerField(null=True)
 
     class Meta:
-        indexes = ((("channel_id", "provider_id"), True),)
+        indexes = (
+            (("channel_id", "provider_id"), True),
+            (("conversation_id", "id"), False),
+        )
+
+
+Inbound.add_index(Inbound.index(Inbound.broadcast_id, Inbound.phone, name="inbound_broadcast_id"))
 
 
 class InboundPart(Table):
@@ -464,6 +483,104 @@ class MarketingChoice(Table):
     at = BigIntegerField()
 
 
+class OptOutEvent(Table):
+    """The proof of the stop list: who was put on it or taken off, when, by what words; only ever appended to."""
+
+    phone = CharField()
+    scope = CharField()
+    action = CharField()  # add, remove
+    source = CharField()  # reply, provider, person, import
+    reason = TextField()  # the person's own words, the vendor's code, or what an operator wrote
+    channel_id = IntegerField(null=True)
+    actor = CharField()  # who did it, "" where nobody of us did
+    at = BigIntegerField()
+
+    class Meta:
+        indexes = ((("phone", "id"), False),)
+
+
+class Direct(Table):
+    """A single message outside of any list: an answer, a test, a confirmation. Its Message carries it."""
+
+    channel_id = IntegerField()
+    message_id = BigIntegerField(null=True, unique=True)
+    kind = CharField()  # answer, test, confirmation
+    phone = CharField(index=True)
+    conversation_id = IntegerField(null=True)
+    about_id = IntegerField(null=True)  # the broadcast that a test is of
+    made_by = CharField()
+    at = BigIntegerField()
+    form_token = CharField(null=True, unique=True)  # a form sent twice makes one message
+
+    class Meta:
+        indexes = ((("conversation_id", "id"), False), (("about_id", "id"), False))
+
+
+class Conversation(Table):
+    """The chat with one person on one channel; it exists from that person's first message on."""
+
+    channel_id = IntegerField()
+    phone = CharField(index=True)
+    name = CharField(null=True)
+    state = CharField(default="open")  # open, closed
+    assignee_id = IntegerField(null=True)  # a user
+    unread = IntegerField(default=0)
+    broadcast_id = IntegerField(null=True, index=True)  # the latest one that was answered
+    message_id = BigIntegerField(null=True)
+    last_in_at = BigIntegerField()
+    last_at = BigIntegerField()
+    last_text = TextField(default="")
+    last_direction = CharField(default="in")  # in, out
+    created_at = BigIntegerField()
+    closed_at = BigIntegerField(null=True)
+
+    class Meta:
+        indexes = ((("channel_id", "phone"), True), (("state", "last_at", "id"), False))
+
+
+Conversation.add_index(Conversation.index(Conversation.last_at, name="conversation_unread").where(SQL("unread > 0")))
+
+
+class Attachment(Table):
+    """A file that came with a person's message; it lies under a random name in the data folder."""
+
+    inbound_id = IntegerField(index=True)
+    channel_id = IntegerField()
+    media_id = CharField()  # the vendor's
+    mime = CharField()
+    name = CharField()
+    size = IntegerField(default=0)
+    path = CharField(default="")
+    state = CharField(default="waiting")  # waiting, ready, failed
+    cause = CharField(null=True)
+    tries = IntegerField(default=0)
+    next_at = BigIntegerField(default=0)
+    at = BigIntegerField()
+
+
+Attachment.add_index(Attachment.index(Attachment.next_at, name="attachment_waiting").where(SQL("state = 'waiting'")))
+
+
+class QuickAnswer(Table):
+    """A text that operators send often."""
+
+    title = CharField()
+    text = TextField()
+
+
+class Snapshot(Table):
+    """The counted facts of a report that no counter keeps; run 0: of all runs."""
+
+    broadcast_id = IntegerField()
+    run = IntegerField()
+    made_at = BigIntegerField()
+    took = IntegerField()  # ms
+    body = JSONField()
+
+    class Meta:
+        primary_key = CompositeKey("broadcast_id", "run")
+
+
 TABLES: tuple[type[Table], ...] = (
     Setting,
     User,
@@ -490,4 +607,10 @@ TABLES: tuple[type[Table], ...] = (
     InboundPart,
     OptOut,
     MarketingChoice,
+    OptOutEvent,
+    Direct,
+    Conversation,
+    Attachment,
+    QuickAnswer,
+    Snapshot,
 )

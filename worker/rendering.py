@@ -262,6 +262,7 @@ class Content:
     named: bool = False
     values: Mapping[str, Value] = field(default_factory=dict)
     category: str = ""
+    ready: bool = False  # every row holds its own message already
 
     def bind(self, columns: Sequence[str]) -> Renderer:
         """Tie the message to a file's columns. Raises MissingColumns."""
@@ -269,9 +270,16 @@ class Content:
         missing = [name for name in self.columns if column_key(name) not in places]
         if missing:
             raise MissingColumns(missing)
+        if self.ready:
+            return Renderer(lambda cells: Rendered(cells[0], cells[1]))  # type: ignore[arg-type]
         if self.template is None:
             return Renderer(_sms(self.pieces, places))
         return Renderer(_waba(self, places))
+
+
+def ready_made() -> Content:
+    """Messages that were rendered when they were queued: a row is its text and its template or None."""
+    return Content(ready=True)
 
 
 def sms_content(text: str) -> Content:

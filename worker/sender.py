@@ -67,7 +67,7 @@ DAY = 24 * 60  # minutes over which a daily limit is counted
 # First those that were put off and whose time has come: a long list must not make them wait for its end.
 _NEXT = (
     "SELECT * FROM (SELECT m.id, m.phone, m.row, m.tries,"
-    " (SELECT o.id FROM opt_out o WHERE o.phone = m.phone AND o.scope IN ('all', ?) LIMIT 1) FROM message m"
+    " (SELECT o.id FROM opt_out o WHERE o.phone = m.phone AND o.scope IN (?, ?) LIMIT 1) FROM message m"
     " WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND {which} ORDER BY m.not_before, m.id LIMIT ?)"
 )
 CLAIM = " UNION ALL ".join(
@@ -108,6 +108,13 @@ class Result:
     error: base.SendError | None = None
     parts: tuple[str, ...] = ()
 
+    def alone(self) -> base.SendError:
+        """What stops a broadcast, for a message that belongs to none."""
+        assert self.error is not None, "only of a message that was refused"
+        return base.SendError(
+            base.REFUSED, self.error.cause, self.error.detail, http_status=self.error.http_status, about_message=True
+        )
+
 
 @dataclass(slots=True)
 class Lane:
@@ -121,7 +128,8 @@ class Lane:
     run: int = 0
     text_version: int = 1
     content: rendering.Content | None = None
-    stopped_by: str = optouts.ALL  # what kind of opt-out keeps its messages back, beside the one from everything
+    stopped_by: tuple[str, str] = (optouts.ALL, optouts.ALL)  # the kinds of opt-out that keep its messages back
+    direct: bool = False  # carries single messages, each of which stands alone
     renderers: dict[int, Any] = field(default_factory=dict)
     in_flight: int = 0
     categorised: float = 0.0  # when its template's category was last looked at
@@ -646,6 +654,7 @@ class Sender:
         if lane.epoch != plan.epoch or lane.text_version != plan.text_version:
             broadcast = Broadcast.get_by_id(plan.id)
             lane.content = broadcasts.content(broadcast)
+            lane.direct = broadcast.kind == broadcasts.DIRECT
             lane.categorised = 0.0
             lane.renderers = {}
             lane.epoch, lane.run, lane.text_version = plan.epoch, plan.run, plan.text_version
@@ -654,7 +663,9 @@ class Sender:
         if clock.monotonic() - lane.categorised > CATEGORY_AGE:
             # The vendor may call a template marketing while its broadcast runs.
             marketing = broadcasts.is_marketing(Broadcast.get_by_id(plan.id))
-            lane.stopped_by = optouts.MARKETING if marketing else optouts.ALL
+            lane.stopped_by = optouts.ALL, optouts.MARKETING if marketing else optouts.ALL
+            if lane.direct:  # a person has decided about each
+                lane.stopped_by = "", ""
             lane.categorised = clock.monotonic()
         return lane
 
@@ -686,7 +697,7 @@ class Sender:
                 return jobs
             while len(jobs) < n:
                 wanted = n - len(jobs)
-                of_file = [lane.stopped_by, file_id, plan.run]
+                of_file = [*lane.stopped_by, file_id, plan.run]
                 found = db.rows(CLAIM, [*of_file, now, wanted, *of_file, wanted, wanted])
                 jobs += self._take(plan, lane, renderer, provider, paced, file_id, found, now)
                 if len(found) < wanted:
@@ -865,6 +876,9 @@ class Sender:
             writer.attempt(job, "late", error)  # the row has a newer try; this one stays on record
             return
         lane = job.lane
+        if lane.direct and error is not None and error.outcome == base.STOP_BROADCAST:
+            # There is nobody else whom it would spare.
+            action, error = "reject", result.alone()
         if error is not None and error.outcome in (base.STOP_BROADCAST, base.STOP_CHANNEL) and self._is_current(job):
             self._halt(lane, error)
         not_before = 0
@@ -878,6 +892,8 @@ class Sender:
         if action == "reject" and error is not None and error.cause in causes.OPTS_OUT:
             optouts.record(job.phone, "provider", error.cause, lane.channel_id, causes.OPTS_OUT[error.cause])
         self._count_row(lane, action, error)
+        if action == "stop" and lane.direct:
+            action = "reject"
         if action == "stop":
             self._halt(
                 lane, base.SendError(base.STOP_BROADCAST, error.cause if error else "", error.detail if error else "")
@@ -918,7 +934,7 @@ class Sender:
                 return
             lane.same_count = lane.same_count + 1 if lane.same_cause == error.cause else 1
             lane.same_cause = error.cause
-            if lane.same_count >= IN_A_ROW:
+            if lane.same_count >= IN_A_ROW and not lane.direct:
                 broadcasts.stop_by_itself(lane.broadcast_id, "same_error", cause=error.cause, n=IN_A_ROW)
         elif action == "lose":
             lane.confirmed = True

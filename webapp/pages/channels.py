@@ -262,7 +262,7 @@ def delete(number: int) -> Response:
     """Forget the channel, after asking; refused while a broadcast needs it."""
     channel = lookup.channel(number)
     if request.method == "GET":
-        reports = Broadcast.select().where(Broadcast.channel == number).count()
+        reports = Broadcast.select().where((Broadcast.channel == number) & (Broadcast.kind == "list")).count()
         using = use.use_of(channel)
         needed = sentences.in_use(using) if using else ""
         return htmx.question("channels/_delete.html", row=channel, reports=reports, needed=needed)
@@ -279,7 +279,8 @@ def switch_off(number: int) -> Response:
     """Take the channel out of use, after asking."""
     channel = lookup.channel(number)
     if request.method == "GET":
-        running = Broadcast.select().where((Broadcast.channel == number) & (Broadcast.state == "running")).count()
+        going = (Broadcast.channel == number) & (Broadcast.state == "running") & (Broadcast.kind == "list")
+        running = Broadcast.select().where(going).count()
         return htmx.question("channels/_off.html", row=channel, running=running)
     use.switch_off(channel.id, me().name)
     return _back(number, _("The channel is switched off"))

@@ -1,0 +1,83 @@
+"""Single messages, conversations, quiet hours, canaries, the proof of the stop list, counted reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STATEMENTS = (
+    "ALTER TABLE broadcast ADD COLUMN kind TEXT NOT NULL DEFAULT 'list'",
+    "ALTER TABLE broadcast ADD COLUMN quiet_from BIGINT",
+    "ALTER TABLE broadcast ADD COLUMN quiet_to BIGINT",
+    "ALTER TABLE broadcast ADD COLUMN cooldown_days BIGINT",
+    "ALTER TABLE broadcast ADD COLUMN canary BIGINT",
+    "CREATE INDEX broadcast_kind ON broadcast (kind, id)",
+    "ALTER TABLE run ADD COLUMN cause TEXT",
+    "ALTER TABLE recipient_file ADD COLUMN facts TEXT",
+    "ALTER TABLE user_account ADD COLUMN test_phones TEXT",
+    (
+        "CREATE TABLE direct (id {id}, channel_id BIGINT NOT NULL, message_id BIGINT, kind TEXT NOT NULL,"
+        " phone TEXT NOT NULL, conversation_id BIGINT, about_id BIGINT, made_by TEXT NOT NULL, at BIGINT NOT NULL,"
+        " form_token TEXT)"
+    ),
+    "CREATE UNIQUE INDEX direct_message_id ON direct (message_id)",
+    "CREATE UNIQUE INDEX direct_form_token ON direct (form_token)",
+    "CREATE INDEX direct_conversation_id_id ON direct (conversation_id, id)",
+    "CREATE INDEX direct_about_id_id ON direct (about_id, id)",
+    "CREATE INDEX direct_phone ON direct (phone)",
+    (
+        "CREATE TABLE conversation (id {id}, channel_id BIGINT NOT NULL, phone TEXT NOT NULL, name TEXT,"
+        " state TEXT NOT NULL, assignee_id BIGINT, unread BIGINT NOT NULL, broadcast_id BIGINT, message_id BIGINT,"
+        " last_in_at BIGINT NOT NULL, last_at BIGINT NOT NULL, last_text TEXT NOT NULL, last_direction TEXT NOT NULL,"
+        " created_at BIGINT NOT NULL, closed_at BIGINT)"
+    ),
+    "CREATE UNIQUE INDEX conversation_channel_id_phone ON conversation (channel_id, phone)",
+    "CREATE INDEX conversation_state_last_at_id ON conversation (state, last_at, id)",
+    "CREATE INDEX conversation_phone ON conversation (phone)",
+    "CREATE INDEX conversation_broadcast_id ON conversation (broadcast_id)",
+    "CREATE INDEX conversation_unread ON conversation (last_at) WHERE unread > 0",
+    "ALTER TABLE inbound ADD COLUMN conversation_id BIGINT",
+    (
+        "INSERT INTO conversation (channel_id, phone, name, state, unread, broadcast_id, message_id, last_in_at,"
+        " last_at, last_text, last_direction, created_at)"
+        " SELECT i.channel_id, i.phone, MAX(i.name), 'open', COUNT(*), MAX(i.broadcast_id), MAX(i.message_id),"
+        " MAX(i.at), MAX(i.at), '', 'in', MIN(i.at) FROM inbound i WHERE i.phone <> '' GROUP BY i.channel_id, i.phone"
+    ),
+    (
+        "UPDATE inbound SET conversation_id = (SELECT c.id FROM conversation c"
+        " WHERE c.channel_id = inbound.channel_id AND c.phone = inbound.phone)"
+    ),
+    (
+        "UPDATE conversation SET last_text = COALESCE((SELECT i.text FROM inbound i"
+        " WHERE i.conversation_id = conversation.id ORDER BY i.at DESC, i.id DESC LIMIT 1), '')"
+    ),
+    "CREATE INDEX inbound_conversation_id_id ON inbound (conversation_id, id)",
+    "CREATE INDEX inbound_broadcast_id ON inbound (broadcast_id, phone)",
+    (
+        "CREATE TABLE attachment (id {id}, inbound_id BIGINT NOT NULL, channel_id BIGINT NOT NULL,"
+        " media_id TEXT NOT NULL, mime TEXT NOT NULL, name TEXT NOT NULL, size BIGINT NOT NULL, path TEXT NOT NULL,"
+        " state TEXT NOT NULL, cause TEXT, tries BIGINT NOT NULL, next_at BIGINT NOT NULL, at BIGINT NOT NULL)"
+    ),
+    "CREATE INDEX attachment_inbound_id ON attachment (inbound_id)",
+    "CREATE INDEX attachment_waiting ON attachment (next_at) WHERE state = 'waiting'",
+    "CREATE TABLE quick_answer (id {id}, title TEXT NOT NULL, text TEXT NOT NULL)",
+    (
+        "CREATE TABLE opt_out_event (id {id}, phone TEXT NOT NULL, scope TEXT NOT NULL, action TEXT NOT NULL,"
+        " source TEXT NOT NULL, reason TEXT NOT NULL, channel_id BIGINT, actor TEXT NOT NULL, at BIGINT NOT NULL)"
+    ),
+    "CREATE INDEX opt_out_event_phone_id ON opt_out_event (phone, id)",
+    (
+        "INSERT INTO opt_out_event (phone, scope, action, source, reason, channel_id, actor, at)"
+        " SELECT phone, scope, 'add', source, reason, channel_id, '', at FROM opt_out"
+    ),
+    (
+        "CREATE TABLE snapshot (broadcast_id BIGINT NOT NULL, run BIGINT NOT NULL, made_at BIGINT NOT NULL,"
+        " took BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (broadcast_id, run))"
+    ),
+)
+
+
+def up(migrator: Any, db: Any) -> None:
+    postgres = type(db).__name__.startswith("Postgres")
+    key = "BIGSERIAL PRIMARY KEY" if postgres else "INTEGER NOT NULL PRIMARY KEY"
+    for statement in STATEMENTS:
+        db.execute_sql(statement.format(id=key))
