@@ -157,6 +157,7 @@ def recheck(file: RecipientFile, options: Mapping[str, Any] | None = None) -> bo
         "rows": 0,
         "accepted": 0,
         "rejected": {},
+        "facts": None,
         "created_at": clock.now(),
     }
     if options is not None:
