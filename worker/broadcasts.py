@@ -7,7 +7,7 @@ Every such change raises the epoch, so a slice that began earlier finds nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -339,19 +339,7 @@ def instant(value: int | str, zone: str) -> int:
     moment = datetime.fromisoformat(str(value).strip())
     if moment.tzinfo is not None:
         return int(moment.timestamp() * 1000)
-    local = moment.replace(tzinfo=ZoneInfo(zone))
-    before, after = (local.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
-    if before > after:  # in a gap: find the moment the clocks changed
-        low, high = after, before
-        offset = low.astimezone(ZoneInfo(zone)).utcoffset()
-        while high - low > timedelta(seconds=1):
-            middle = low + (high - low) / 2
-            if middle.astimezone(ZoneInfo(zone)).utcoffset() == offset:
-                low = middle
-            else:
-                high = middle
-        before = high.replace(microsecond=0)
-    return int(before.timestamp() * 1000)
+    return clock.of_local(moment, ZoneInfo(zone))
 
 
 # --- content ----------------------------------------------------------------------------------------
