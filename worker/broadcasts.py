@@ -31,6 +31,7 @@ WHO = ("everyone", "failed", "undelivered", "new")
 # Which messages a restart takes up again, by their latest status: those that surely did not arrive.
 AGAIN = {"failed": ("failed",), "undelivered": ("failed", "undelivered")}
 DIRECT = "direct"  # the kind of a channel's hidden broadcast that carries its single messages
+TEXT = ("text", "template_name", "template_language")
 CONTENT = ("channel_id", "text", "template", "variables", "region", "ignore_duplicates")
 
 
@@ -92,13 +93,15 @@ def update(
     }
     if content and broadcast.state != "draft":
         raise Invalid({_field_of(name): Problem("only_in_draft", {"state": broadcast.state}) for name in content})
+    # Messages know with which text they left.
+    newer = {"text_version": broadcast.text_version + 1} if content & set(TEXT) else {}
     if changed & {"send_at", "timezone"} and broadcast.state not in ("draft", "scheduled", "stopped"):
         raise Invalid({"send_at": Problem("already_started")})
     with db.write():
         if changed:
-            same_state = Broadcast.update(**{name: columns[name] for name in changed}, updated_at=clock.now()).where(
-                (Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state)
-            )
+            same_state = Broadcast.update(
+                **{name: columns[name] for name in changed}, **newer, updated_at=clock.now()
+            ).where((Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state))
             if same_state.execute() != 1:
                 raise NotAllowed("update", Broadcast.get_by_id(broadcast.id))
             audit.record(actor, "broadcast.update", str(broadcast.id), fields=sorted(changed))

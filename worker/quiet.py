@@ -155,3 +155,9 @@ def _year(name: str) -> tuple[timedelta | None, ...]:
     """How far ahead of UTC a zone is in each month of this year: zones that agree in it are one."""
     year, place = clock.utc(clock.now()).year, _place(name)
     return tuple(datetime(year, month, 15, tzinfo=UTC).astimezone(place).utcoffset() for month in range(1, 13))
+
+
+def ahead(zone_name: str, at_ms: int) -> int:
+    """How many minutes the clocks of a zone are ahead of UTC at that moment."""
+    offset = clock.utc(at_ms).astimezone(_place(zone_name)).utcoffset()
+    return round(offset.total_seconds() / 60) if offset is not None else 0

@@ -24,6 +24,7 @@ from worker import (
     breaker,
     broadcasts,
     causes,
+    channel_health,
     channels,
     clock,
     counters,
@@ -63,7 +64,7 @@ LONGEST_PAUSE = 5.0  # seconds between two tries to store while the database can
 # provider, where it is measured. Slots are as wide apart, so it costs nothing.
 MINUTE = 60.0 + 0.25
 JUMP = clock.MINUTE  # a clock that went back by more was set, not adjusted
-DAY = 24 * 60  # minutes over which a daily limit is counted
+DAY = channel_health.DAY
 # First those that were put off and whose time has come: a long list must not make them wait for its end.
 _NEXT = (
     "SELECT * FROM (SELECT m.id, m.phone, m.row, m.tries,"
@@ -581,18 +582,12 @@ class Sender:
             if busy or not open_.is_due(now):
                 return Gate(0, "breaker", open_.probe_at)
             return Gate(min(free, 1), probe=True)
-        # What was typed counts for this channel; a vendor counts by account, whichever number a message leaves by.
-        for limit, account in ((channel.per_day, ""), (channel.vendor_limit, channel.account)):
-            if not limit:
-                continue
-            oldest, gone = db.rows(
-                "SELECT MIN(minute), COALESCE(SUM(n), 0) FROM departure WHERE minute >= ? AND channel_id IN"
-                " (SELECT id FROM channel WHERE id = ? OR (account <> '' AND account = ? AND provider = ?))",
-                [now // clock.MINUTE - DAY, channel.id, account, channel.provider],
-            )[0]
-            if gone >= limit:
-                return Gate(0, "daily_limit", (oldest + DAY + 1) * clock.MINUTE)
-            free = min(free, limit - gone)
+        for room in channel_health.rooms(
+            channel.id, channel.provider, channel.account, channel.per_day, channel.vendor_limit, now
+        ):
+            if not room.left:
+                return Gate(0, "daily_limit", room.frees_at)
+            free = min(free, room.left)
         return Gate(free)
 
     def _left(self, channel: ChannelPlan, gate: Gate, jobs: Sequence[Job], slot: int | None, now: int) -> None:

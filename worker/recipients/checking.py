@@ -349,6 +349,7 @@ class _Check:
         """Gather the facts of what is about to be written."""
         if self.facts is None or not self.good:
             return
+        self.facts.people(self.good)
         if self.fixed is not None:
             self.facts.text(self.good[0][0], self.fixed.text, len(self.good))
             return

@@ -3,16 +3,16 @@
 Kept with the file: `rows`; `longest` and `shortest` (line, chars, units, segments, encoding); for an SMS `segments`
 (number of parts → rows), and `foreign` (rows, line of the first, chars, segments) where a few characters make it
 take so many parts more; `empty` (rows, line of the first) where a value was empty and nothing, or a fallback,
-stands in its place.
+stands in its place; `zones` (where it is known from → zone → rows) for the quiet hours.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from worker import segments
+from worker import quiet, segments
 from worker.rendering import Content
 
 FOREIGN_SHOWN = 12
@@ -24,6 +24,8 @@ class Facts:
     def __init__(self, content: Content, columns: Sequence[str]) -> None:
         self._sms = content.template is None
         self._places = content.places(columns)
+        self._zone_column = quiet.zone_column(columns)
+        self._zones: Counter[quiet.Zone] = Counter()
         self._rows = 0
         self._segments: Counter[int] = Counter()
         self._longest: dict[str, Any] = {}
@@ -46,6 +48,14 @@ class Facts:
             self._segments[length.segments] += rows
             if not length.gsm and (foreign := segments.few_foreign(text)):
                 self._hint(line, foreign, length.segments - segments.measure(segments.native(text)).segments, rows)
+
+    def people(self, rows: Iterable[tuple[int, str, Sequence[str] | None]]) -> None:
+        """Where the people of these lines live: (line, phone, cells)."""
+        at = self._zone_column
+        if at is None:
+            self._zones.update(quiet.zone(phone, "", "") for _line, phone, _cells in rows)
+        else:
+            self._zones.update(quiet.zone(phone, _cell(cells, at), "") for _line, phone, cells in rows)
 
     def cells(self, line: int, cells: Sequence[str]) -> None:
         """The cells of a line."""
@@ -77,4 +87,11 @@ class Facts:
             found["foreign"] = {**self._foreign, "chars": list(self._chars)[:FOREIGN_SHOWN]}
         if self._empty["rows"]:
             found["empty"] = self._empty
+        found["zones"] = {}
+        for (name, source), rows in self._zones.items():
+            found["zones"].setdefault(source, {})[name] = rows
         return found
+
+
+def _cell(cells: Sequence[str] | None, at: int) -> str:
+    return cells[at] if cells is not None and at < len(cells) else ""
