@@ -57,6 +57,27 @@ PROVIDERS: dict[str, LazyString] = {
 
 KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
 
+# What stands in the head of a template that is no text.
+MEDIA: dict[str, LazyString] = {
+    "IMAGE": _l("Picture"),
+    "VIDEO": _l("Video"),
+    "DOCUMENT": _l("Document"),
+    "GIF": _l("Moving picture (GIF)"),
+    "LOCATION": _l("Place on the map"),
+}
+# Buttons of a template that WhatsApp itself labels.
+BUTTONS: dict[str, LazyString] = {
+    "OTP": _l("Copy the code"),
+    "COPY_CODE": _l("Copy the code"),
+}
+
+# What a template is for, as WhatsApp sorts it.
+CATEGORIES: dict[str, LazyString] = {
+    "MARKETING": _l("marketing"),
+    "UTILITY": _l("utility"),
+    "AUTHENTICATION": _l("authentication"),
+}
+
 CHANNEL_STATES: dict[str, Word] = {
     "on": Word(_l("In use"), "check", "good"),
     "stopped": Word(_l("Out of use"), "stop", "bad"),

@@ -222,6 +222,8 @@ class _Look:
     def _people(self) -> Iterator[Item]:
         if self.queued:
             yield Item("recipients", OK, {"n": self.queued, **self.totals}, "recipients")
+        if self.totals["blank"]:
+            yield Item("blank", INFO, {"n": self.totals["blank"]})
         found = self.found
         if found is None:
             yield Item("counting", INFO)
@@ -314,11 +316,11 @@ class _Look:
             yield Item("worker", WARN)
 
     def _replies(self, one: Channel) -> Iterator[Item]:
-        answerable = channels.answerable(self.settings, one)
+        provider, answerable = PROVIDERS[one.provider], channels.answerable(self.settings, one)
         if answerable is None:
             yield Item("channel_locked", WARN, fix="channel_page")
         else:
-            yield Item("answerable", OK) if answerable else Item("unanswerable", WARN, fix="channel_page")
-        provider = PROVIDERS[one.provider]
+            name = "inbound" in provider.supports
+            yield Item("answerable", OK) if answerable else Item("unanswerable", WARN, {"name": name}, "channel_page")
         if not (self.settings.base_url or self.sandbox or provider.line) and provider.supports & {"reports", "inbound"}:
             yield Item("no_base_url", WARN)

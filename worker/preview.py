@@ -20,12 +20,16 @@ FIRST, NEXT, LONGEST, SHORTEST, RANDOM, EMPTY, FOREIGN = WHICH = (
 REMEMBERED = 10  # of one's own numbers
 
 
+ABSENT = frozenset({"no_recipients", "row_missing", "row_last", "nothing_empty", "nothing_foreign"})
+
+
 class Missing(LookupError):
-    """There is no such row, or it has no message; `problem` says which."""
+    """There is no such row (`absent`), or its message cannot be made; `problem` says why."""
 
     def __init__(self, code: str, **facts: Any) -> None:
         super().__init__(code)
         self.problem = Problem(code, facts)
+        self.absent = code in ABSENT
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import cache, lru_cache
@@ -70,6 +71,19 @@ def zone(phone: str, given: str, default: str) -> Zone:
 def zone_column(columns: Sequence[str]) -> int | None:
     """Which of these columns of a file holds the time zone; None when none does."""
     return next((at for at, name in enumerate(columns) if column_key(name) in COLUMN_NAMES), None)
+
+
+def zones(phones: Sequence[str]) -> Counter[Zone]:
+    """How many of these people, of whom no file says it, live in which zone; the broadcast's stands there as ""."""
+    found = Counter(zone(phone, "", "") for phone in phones if not phone.startswith(_ANYWHERE))
+    found[Zone("", BROADCAST)] += len(phones) - found.total()
+    return found
+
+
+def ahead(zone_name: str, at_ms: int) -> int:
+    """How many minutes the clocks of a zone are ahead of UTC at that moment."""
+    offset = clock.utc(at_ms).astimezone(_place(zone_name)).utcoffset()
+    return round(offset.total_seconds() / 60) if offset is not None else 0
 
 
 def held_until(now_ms: int, zone_name: str, quiet_from: int, quiet_to: int) -> int | None:
@@ -155,9 +169,3 @@ def _year(name: str) -> tuple[timedelta | None, ...]:
     """How far ahead of UTC a zone is in each month of this year: zones that agree in it are one."""
     year, place = clock.utc(clock.now()).year, _place(name)
     return tuple(datetime(year, month, 15, tzinfo=UTC).astimezone(place).utcoffset() for month in range(1, 13))
-
-
-def ahead(zone_name: str, at_ms: int) -> int:
-    """How many minutes the clocks of a zone are ahead of UTC at that moment."""
-    offset = clock.utc(at_ms).astimezone(_place(zone_name)).utcoffset()
-    return round(offset.total_seconds() / 60) if offset is not None else 0

@@ -178,7 +178,7 @@ def test_a_draft_may_be_incomplete(sender: Browser, sandbox: dict[str, Channel])
     assert sender.post("/broadcasts/new", {"name": "", "draft": "1", "kind": "sms"}).status_code == 303
     row = Broadcast.get()
     page = sender.page(f"/broadcasts/{row.id}", headers={"Accept-Language": "en"})
-    assert "Before the start" in page and f"/broadcasts/{row.id}/start" not in page
+    assert "Blocks the start" in page and f"/broadcasts/{row.id}/start" not in page
 
 
 def test_a_file_dropped_on_a_new_form_makes_it_a_draft(sender: Browser, sandbox: dict[str, Channel]) -> None:

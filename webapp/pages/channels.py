@@ -14,7 +14,7 @@ from flask_babel import gettext as _
 from flask_babel import ngettext
 
 from webapp import htmx, lookup, sentences, words
-from webapp.auth import Refused, me, role
+from webapp.auth import Refused, local_path, me, role
 from webapp.forms import channel as forms
 from webapp.forms.channel import ChannelForm
 from webapp.sandbox import MAGIC
@@ -341,4 +341,6 @@ def refresh(number: int) -> Response:
         return _back(number, sentences.finding("credentials_locked", ""), "error")
     except SendError as error:
         return _back(number, sentences.failed_call(error.cause, error.detail), "error")
-    return _back(number, ngettext("%(num)s template found", "%(num)s templates found", found))
+    toast = ngettext("%(num)s template found", "%(num)s templates found", found)
+    back = local_path(request.form.get("next"))
+    return htmx.redirect(back, toast=toast) if back else _back(number, toast)

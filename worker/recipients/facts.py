@@ -9,7 +9,7 @@ stands in its place; `zones` (where it is known from → zone → rows) for the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from worker import quiet, segments
@@ -49,11 +49,11 @@ class Facts:
             if not length.gsm and (foreign := segments.few_foreign(text)):
                 self._hint(line, foreign, length.segments - segments.measure(segments.native(text)).segments, rows)
 
-    def people(self, rows: Iterable[tuple[int, str, Sequence[str] | None]]) -> None:
+    def people(self, rows: Sequence[tuple[int, str, Sequence[str] | None]]) -> None:
         """Where the people of these lines live: (line, phone, cells)."""
         at = self._zone_column
         if at is None:
-            self._zones.update(quiet.zone(phone, "", "") for _line, phone, _cells in rows)
+            self._zones += quiet.zones([phone for _line, phone, _cells in rows])
         else:
             self._zones.update(quiet.zone(phone, _cell(cells, at), "") for _line, phone, cells in rows)
 
