@@ -96,7 +96,8 @@ def _cure(row: Broadcast, item: Item) -> tuple[str, str]:
     if fix == "templates":
         return url_for("channels.refresh", number=row.channel_id), _("Refresh templates")
     if fix == "price" and me().can("admin"):
-        return url_for("channels.edit", number=row.channel_id, _anchor="price"), _("Set the price")
+        label = _("Set the price") if item.code == "price_missing" else _("Change")
+        return url_for("channels.edit", number=row.channel_id, _anchor="price"), label
     return url_for("channels.show", number=row.channel_id), _("Channel")
 
 
@@ -139,7 +140,7 @@ def _daily_limit(facts: Facts) -> Text:
     if not facts["n"]:
         return _("Daily limit: %(limit)s, %(left)s left", **known)
     return ngettext(
-        "Daily limit: %(limit)s, %(left)s left. The other %(n)s leave after %(t)s, within one more day",
+        "Daily limit: %(limit)s, %(left)s left. The other %(n)s leave after %(t)s, within %(num)s more day",
         "Daily limit: %(limit)s, %(left)s left. The other %(n)s leave after %(t)s, within %(num)s more days",
         facts["days"],
         n=_n(facts["n"]),
@@ -205,7 +206,7 @@ _TEXTS: dict[str, Callable[[Facts], Text]] = {
     "stopped": lambda f: _("On the stop list by now, will be skipped: %(n)s", n=_n(f["n"])),
     "marketing_stopped": lambda f: _("Do not want advertising, will be skipped: %(n)s", n=_n(f["n"])),
     "cooling": lambda f: ngettext(
-        "Got a broadcast within the last day, will be skipped: %(n)s",
+        "Got a broadcast within the last %(num)s day, will be skipped: %(n)s",
         "Got a broadcast within the last %(num)s days, will be skipped: %(n)s",
         f["days"],
         n=_n(f["n"]),

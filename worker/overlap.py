@@ -205,18 +205,16 @@ def _step(asked: Question, place: Place, found: Found) -> Place | None:
         received = _RECEIVED.format(same=", ".join("(?, ?)" for _ in asked.same))
         values = [now - LATELY, *(value for one in asked.same for value in one[:2])]
     cooling, since = ("0", []) if not row.cooldown_days else (_COOLING, [now - row.cooldown_days * 24 * clock.HOUR])
-    # By the index of the queue, which holds nothing else; others have a longer way through what was sent.
-    rows = db.rows(
-        f"SELECT m.not_before, m.id, {received}, {_STOPPED}, {_STOPPED}, {cooling}"  # noqa: S608
-        " FROM message m INDEXED BY message_queue WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued'"
-        " AND (m.not_before, m.id) > (?, ?) ORDER BY m.not_before, m.id LIMIT ?",
-        [
-            *values,
-            *(optouts.ALL, optouts.MARKETING if asked.marketing else ""),
-            *since,
-            *(place.file_id, row.run, place.not_before, place.id, STEP),
-        ],
-    )
+    seen = [*values, optouts.ALL, optouts.MARKETING if asked.marketing else "", *since, place.file_id, row.run]
+    rows: list[tuple[Any, ...]] = []
+    # By the index of the queue, which holds nothing else; as one condition it would lead to the beginning each time.
+    for after, by in (("= ? AND m.id > ?", [place.not_before, place.id]), ("> ?", [place.not_before])):
+        rows += db.rows(
+            f"SELECT m.not_before, m.id, {received}, {_STOPPED}, {_STOPPED}, {cooling}"  # noqa: S608
+            " FROM message m INDEXED BY message_queue WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued'"
+            f" AND m.not_before {after} ORDER BY m.not_before, m.id LIMIT ?",
+            [*seen, *by, STEP - len(rows)],
+        )
     for _not_before, _id, at, stopped, marketing, cools in rows:
         found.stopped += stopped
         found.marketing += marketing and not stopped

@@ -227,9 +227,13 @@ def _to_send(broadcast: Broadcast, line: int | None, file: int | None) -> render
         raise Invalid({"message": Problem(error.code, {"max": broadcasts.TEXT_MAX, **error.detail})}) from None
 
 
+def own_numbers(user_id: int) -> list[str]:
+    """The numbers that this person sent tests to, the latest first."""
+    user = User.get_or_none(User.id == user_id)
+    return list(user.test_phones or []) if user is not None else []
+
+
 def _remember(user_id: int, number: str) -> None:
     """Keep a number for the next test, inside the caller's transaction."""
-    user = User.get_or_none(User.id == user_id)
-    if user is not None:
-        known = [number, *(one for one in user.test_phones or [] if one != number)]
-        User.update(test_phones=known[:REMEMBERED]).where(User.id == user_id).execute()
+    known = [number, *(one for one in own_numbers(user_id) if one != number)]
+    User.update(test_phones=known[:REMEMBERED]).where(User.id == user_id).execute()

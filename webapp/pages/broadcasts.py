@@ -368,13 +368,14 @@ def _preview(row: Broadcast, problem: str = "", number: str = "") -> dict[str, A
     sender = me().can("sender")
     some = any(one.state == "ready" and one.accepted for one in use.live_files(row))
     shown, why = _found(row) if sender and some else (None, "")
-    phones = (my_user().test_phones or []) if sender else []
+    chosen = request.values.get("which", "" if lookup.whole("line") else previews.FIRST)
+    phones = previews.own_numbers(my_user().id) if sender else []
     return {
         "shown": shown,
         "why": why,
         "recipients": some,
-        "chosen": request.values.get("which", previews.FIRST),
-        "place": {"line": shown.line, "file": shown.file.id} if shown else {},
+        "chosen": chosen,
+        "place": {"line": shown.line, "file": shown.file.id} if shown and chosen != previews.FIRST else {},
         "written": previews.as_written(row),
         "phones": phones,
         "test_number": number or (filters.phone(phones[0]) if phones else ""),
