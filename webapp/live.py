@@ -84,6 +84,25 @@ class Live:
         return broadcasts.left(self.numbers)
 
     @property
+    def whole(self) -> bool:
+        """Whether nobody of the list has left the queue."""
+        return self.numbers["queued"] == self.numbers["total"]
+
+    @property
+    def in_canary(self) -> bool:
+        """Whether only some people get their message before it stops by itself."""
+        return bool(self.broadcast.canary) and not self.canary_sent
+
+    @property
+    def canary_sent(self) -> bool:
+        return broadcasts.canary_through(self.broadcast)
+
+    @property
+    def canary_left(self) -> int:
+        """How many of the canary still have to go out."""
+        return max(0, (self.broadcast.canary or 0) - self.done)
+
+    @property
     def done(self) -> int:
         """How many need nothing more from the sender."""
         return self.numbers["total"] - self.left
