@@ -136,7 +136,7 @@ class _Cleaner:
     def run(self) -> dict[str, Any]:
         for name in (
             *("name", "region", "ignore_duplicates", "on_file_delete", "rate_per_minute", "send_at"),
-            *("quiet_hours", "cooldown_days"),
+            *("timezone", "quiet_hours", "cooldown_days"),
         ):
             if name in self.values or self.known is None:
                 getattr(self, "_" + name)(self.values.get(name))
@@ -183,14 +183,20 @@ class _Cleaner:
             self._bad("rate_per_minute", "rate_range", min=RATE_MIN, max=RATE_MAX)
         self.columns["rate_per_minute"] = rate
 
-    def _send_at(self, value: Any) -> None:
-        zone = self.values.get("timezone") or (self.known.timezone if self.known else self.settings.timezone)
+    def _timezone(self, value: Any) -> None:
+        zone = value or (self.known.timezone if self.known else self.settings.timezone)
         try:
             ZoneInfo(zone)
         except (ValueError, OSError, KeyError, TypeError):
             self._bad("timezone", "timezone_unknown")
             return
         self.columns["timezone"] = zone
+
+    def _send_at(self, value: Any) -> None:
+        self._timezone(self.values.get("timezone"))
+        zone = self.columns.get("timezone")
+        if zone is None:
+            return
         self.columns["send_at"] = None
         if value in (None, ""):
             return

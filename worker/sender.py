@@ -104,7 +104,7 @@ class Job:
     paced: bool  # whether its channel has a pace of its own
     departure: throttle.Departure = field(default_factory=throttle.Departure)
     probe: bool = False  # whether it leaves to see if the provider answers again
-    claimed: float = field(default_factory=clock.monotonic)
+    claimed: float = field(default_factory=lambda: clock.monotonic())  # looked up when it is asked
 
 
 @dataclass(slots=True)
