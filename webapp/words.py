@@ -355,7 +355,7 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
     "quiet_hours": (_l("It is night where the person lives"), _l("Wait: it leaves when the quiet hours end")),
     "cooldown": (
         _l("The person got another broadcast a short time ago"),
-        _l("Send again after the break that is set in the broadcast"),
+        _l("Send again in some days, or lower the number of days in the broadcast"),
     ),
     "window_closed": (_l("The reply window is closed"), _l("Send a template")),
     "blocked_by_us": (_l("Your own account has blocked this person"), _l("Lift the block at the provider")),

@@ -67,8 +67,8 @@ MINUTE = 60.0 + 0.25
 JUMP = clock.MINUTE  # a clock that went back by more was set, not adjusted
 DAY = 24 * 60  # minutes over which a daily limit is counted
 # How much of a list is looked at in one turn for those that may get their message now: others want to write, too.
-LOOKED, LOOK = 2_000, 0.02  # rows, seconds
-LOOK_STEP = 500  # rows looked at at once where some have to be passed over
+LOOKED, LOOK = 2_000, 0.012  # rows, seconds
+LOOK_STEP = 250  # rows looked at at once where some have to be passed over
 BREATH = 0.02  # seconds until it looks on
 # First those that were put off and whose time has come: a long list must not make them wait for its end.
 _NEXT = (

@@ -169,7 +169,7 @@ class BroadcastForm(Form):  # type: ignore[misc]
     quiet = BooleanField(_l("Quiet hours"))
     quiet_from = StringField(_l("Do not send from"), default="21:00")
     quiet_to = StringField(_l("until"), default="09:00")
-    cooldown_days = StringField(_l("Skip people who got a broadcast in the last days"))
+    cooldown_days = StringField(_l("Skip people who got a broadcast within (days)"))
 
     def __init__(self, settings: Settings, given: MultiDict[str, str] | None, broadcast: Broadcast | None) -> None:
         super().__init__(given, data=_stored(broadcast, settings))
