@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from flask import url_for
 
 from webapp import sentences
-from worker import broadcasts, clock, db, recipients, rendering, reports, segments, watchdog
+from worker import broadcasts, clock, db, quiet, recipients, rendering, reports, segments, watchdog
 from worker.models import Broadcast, RecipientFile, Run
 from worker.states import MESSAGE_STATUSES, TAKEN
 
@@ -244,6 +244,12 @@ class FileShown:
             "opted_out": found.get("opted_out", 0),
             "blank": found.get("blank_row", 0),
         }
+
+    @property
+    def zone_column(self) -> str | None:
+        """The column that says in which time zone a recipient lives, which quiet hours need; None without one."""
+        at = quiet.zone_column(self.file.columns)
+        return None if at is None else str(self.file.columns[at])
 
     @property
     def listed(self) -> int:

@@ -320,8 +320,8 @@ def broadcast_act(number: int, action: str) -> Response:
     taken = {"restart": frozenset({"who"}), "start": frozenset({"canary", "pick"})}
     given = _known(given, taken.get(action, frozenset()))
     who, first, pick = str(given.get("who", "everyone")), given.get("canary"), str(given.get("pick", canary.FIRST))
-    if first is not None and (not isinstance(first, int) or isinstance(first, bool)):
-        raise Invalid({"canary": Problem("not_whole")})
+    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 1):
+        raise Invalid({"canary": Problem("canary_range", {"max": canary.MAX})})
     row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who, first, pick)
     return jsonify(shapes.broadcast(row))
 

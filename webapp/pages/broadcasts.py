@@ -356,12 +356,14 @@ def press(number: int, action: str) -> Response:
 
 
 def _canary() -> tuple[int | None, str]:
-    """How many the question before a start was answered with, and how they are chosen; 0: none, None: not asked."""
+    """The canary that was chosen before a start, and how it is picked; 0: none, None: it was not asked for."""
     size = request.form.get("canary_size")
     if size is None:
         return None, canary.FIRST
-    number = int(size) if size.isascii() and size.isdigit() and len(size) < 8 else -1
-    return (number if "canary" in request.form else 0), request.form.get("pick", canary.FIRST)
+    if "canary" not in request.form:
+        return 0, canary.FIRST
+    number = int(size) if size.isascii() and size.isdigit() and len(size) < 8 else 0
+    return number or -1, request.form.get("pick", "")  # nobody can have meant: to all
 
 
 def _stopped(row: Broadcast) -> str:
