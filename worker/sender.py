@@ -66,8 +66,8 @@ LONGEST_PAUSE = 5.0  # seconds between two tries to store while the database can
 MINUTE = 60.0 + 0.25
 JUMP = clock.MINUTE  # a clock that went back by more was set, not adjusted
 DAY = 24 * 60  # minutes over which a daily limit is counted
-# How much of a list is looked at in one turn for those that may get their message now: others want to write, too.
-LOOKED, LOOK = 2_000, 0.012  # rows, seconds
+# How much is looked at in one turn for those who may get their message now: others want to write, too.
+LOOKED, LOOK = 2_000, 0.012  # rows of a broadcast, seconds for all of them
 LOOK_STEP = 250  # rows looked at at once where some have to be passed over
 BREATH = 0.02  # seconds until it looks on
 # First those that were put off and whose time has come: a long list must not make them wait for its end.
@@ -236,6 +236,7 @@ class Sender:
         self._turns = 0
         self._dealt: dict[int, int] = {}  # channel → messages claimed here so far
         self._next_due = 0.0
+        self._look_until = 0.0  # monotonic seconds, of the turn under way
         self._ahead = _wall_ahead()
         self._pace = throttle.ALONE if settings.senders == 1 else throttle.SHARED
 
@@ -461,6 +462,7 @@ class Sender:
 
     def _claim(self) -> list[Job]:
         """Claim for every running broadcast, channel by channel, inside the transaction."""
+        self._look_until = clock.monotonic() + LOOK
         plans = self._plans()
         for gone in set(self._lanes) - {plan.id for plan in plans}:
             if self._lanes[gone].in_flight == 0:
@@ -706,7 +708,7 @@ class Sender:
             broadcasts.stop_by_itself(plan.id, "content_missing")
             return jobs
         claim = CLAIM if plan.canary is None else CLAIM_CANARY
-        looked, until = 0, clock.monotonic() + LOOK
+        looked = 0
         sifting = sieve.Sieve(
             plan.rules,
             now,
@@ -723,7 +725,7 @@ class Sender:
                 broadcasts.stop_by_itself(plan.id, "content_missing")
                 return jobs
             while len(jobs) < n:
-                if sifting.passed and (looked >= LOOKED or clock.monotonic() > until):
+                if sifting.passed and (looked >= LOOKED or clock.monotonic() > self._look_until):
                     self._rest(lane, BREATH)
                     return jobs
                 wanted = n - len(jobs)

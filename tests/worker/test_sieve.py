@@ -303,3 +303,18 @@ def test_two_broadcasts_at_once_reach_everybody_once(driven: Driven, sms: Channe
         found = numbers(broadcast)
         assert found["sent"] + found["skipped"] == 40
         assert fresh(broadcast).state == "finished"
+
+
+def test_many_nights_at_once_share_one_turn(
+    driven: Driven, sms: Channel, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.tick(hours=10)
+    several = [started(driven, sms, *people(600, 1_000 * n), quiet_hours=NIGHT) for n in range(3)]
+    monkeypatch.setattr(sender, "LOOK", -1.0)  # the first one has used up the time of all
+    driven.claim()
+    held = Message.select().where(Message.not_before > 0)
+    assert held.count() == 3  # one each, so that none of them waits for the others
+    monkeypatch.setattr(sender, "LOOK", 1.0)
+    driven.run(5)
+    assert held.count() == 1_800
+    assert all(fresh(broadcast).waiting["code"] == "quiet_hours" for broadcast in several)
