@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flask import url_for
 
 from webapp import sentences
-from worker import broadcasts, clock, db, recipients, reports, watchdog
+from worker import broadcasts, clock, db, quiet, recipients, reports, watchdog
 from worker.models import Broadcast, RecipientFile, Run
 from worker.states import MESSAGE_STATUSES, TAKEN
 
@@ -80,6 +80,25 @@ class Live:
     @property
     def left(self) -> int:
         return broadcasts.left(self.numbers)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nobody of the list has left the queue."""
+        return self.numbers["queued"] == self.numbers["total"]
+
+    @property
+    def in_canary(self) -> bool:
+        """Whether only some people get their message before it stops by itself."""
+        return bool(self.broadcast.canary) and not self.canary_sent
+
+    @property
+    def canary_sent(self) -> bool:
+        return broadcasts.canary_through(self.broadcast)
+
+    @property
+    def canary_left(self) -> int:
+        """How many of the canary still have to go out."""
+        return max(0, (self.broadcast.canary or 0) - self.done)
 
     @property
     def done(self) -> int:
@@ -215,6 +234,12 @@ class FileShown:
     def rejected(self) -> dict[str, int]:
         """duplicates, invalid, opted_out and blank; with the accepted ones they are all the rows."""
         return recipients.breakdown(self.file.rejected)
+
+    @property
+    def zone_column(self) -> str | None:
+        """The column that says in which time zone a recipient lives, which quiet hours need; None without one."""
+        at = quiet.zone_column(self.file.columns)
+        return None if at is None else str(self.file.columns[at])
 
     @property
     def listed(self) -> int:

@@ -62,6 +62,14 @@ def problem(found: Problem) -> str:
         "already_started": _("The broadcast has already started"),
         "file_checking": _("A file is still being checked"),
         "no_recipients": _("Nobody would get the message: add a recipient file"),
+        "quiet_hours_invalid": _("Enter both times of the quiet hours, such as 21:00 and 09:00"),
+        "quiet_hours_same": _("The quiet hours begin and end at the same time"),
+        "canary_range": (
+            _("A canary takes from 1 to %(max)s people: fewer than the list has", max=_figure(facts["max"]))
+            if facts["max"]
+            else _("The list is too short for a canary")
+        ),
+        "canary_late": _("A canary is possible only before anything has been sent"),
         "has_report": _("It has sent messages and stays for its report"),
         "not_a_choice": _("Choose one of the offered values"),
         "not_a_boolean": _("Say yes or no"),
@@ -222,6 +230,8 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
     if code == "restored":
         when = filters.when(facts.get("at"))
         return str(_("Stopped: data restored from a backup of %(d)s. Later messages may have left", d=when))
+    if code == "canary":
+        return str(_("Stopped by itself: the canary of %(n)s has been sent", n=_figure(facts.get("n"))))
     if code == "same_error":
         return str(_("Stopped: the same error for %(n)s recipients in a row: %(cause)s", n=facts.get("n"), cause=why))
     return str(_("Stopped: %(cause)s", cause=why))
@@ -253,6 +263,7 @@ def waiting(found: Facts | None) -> str:
             if near
             else _("Waiting: some messages are tried again later")
         ),
+        "quiet_hours": lambda: _("Waiting: quiet hours until %(t)s", **moment) if moment else _("Waiting: quiet hours"),
         "daily_limit": lambda: (
             _("Waiting: the channel's daily limit is used up, going on at %(t)s", **moment)
             if moment

@@ -373,6 +373,11 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
         _l("Nothing to do: the number is on the stop list"),
     ),
     "opted_out": (_l("The number is on the stop list"), _l("Nothing to do")),
+    "quiet_hours": (_l("It is night where the person lives"), _l("Wait: it leaves when the quiet hours end")),
+    "cooldown": (
+        _l("The person got another broadcast a short time ago"),
+        _l("Send again in some days, or lower the number of days in the broadcast"),
+    ),
     "window_closed": (_l("The reply window is closed"), _l("Send a template")),
     "blocked_by_us": (_l("Your own account has blocked this person"), _l("Lift the block at the provider")),
     "recipient_is_sender": (_l("The recipient is the sending number itself"), _l("Take the number out of the file")),

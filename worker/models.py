@@ -282,7 +282,7 @@ class Message(Table):
     phone = CharField()
     row = TextField(null=True)  # the original cells as a JSON list, in the order of the file's columns
     status = CharField(default="queued")
-    not_before = BigIntegerField(default=0)
+    not_before = BigIntegerField(default=0)  # 0: not taken up yet; below: chosen for a canary
     token = CharField(null=True)  # "<id>.<random>", echoed by the provider
     owner = IntegerField(null=True)
     lease_until = BigIntegerField(null=True)

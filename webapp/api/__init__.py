@@ -15,6 +15,7 @@ from webapp import controls, drafts, exports, lookup, sentences, shapes, sheet
 from webapp.auth import me, role
 from worker import (
     broadcasts,
+    canary,
     channel_settings,
     channels,
     delivery,
@@ -38,7 +39,7 @@ api = Blueprint("api", __name__, url_prefix="/api/v1")
 FIELDS = frozenset(
     {
         *("name", "channel_id", "text", "template", "variables", "region", "ignore_duplicates"),
-        *("on_file_delete", "rate_per_minute", "send_at", "timezone"),
+        *("on_file_delete", "rate_per_minute", "send_at", "timezone", "quiet_hours", "cooldown_days"),
     }
 )
 PHONES_MAX = 10_000
@@ -318,9 +319,12 @@ def broadcast_delete(number: int) -> tuple[str, int]:
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
     given = _json() if request.get_data() else {}
-    given = _known(given, frozenset({"who"}) if action == "restart" else frozenset())
-    who = str(given.get("who", "everyone"))
-    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who)
+    taken = {"restart": frozenset({"who"}), "start": frozenset({"canary", "pick"})}
+    given = _known(given, taken.get(action, frozenset()))
+    who, first, pick = str(given.get("who", "everyone")), given.get("canary"), str(given.get("pick", canary.FIRST))
+    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 1):
+        raise Invalid({"canary": Problem("canary_range", {"max": canary.MAX})})
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who, first, pick)
     return jsonify(shapes.broadcast(row))
 
 

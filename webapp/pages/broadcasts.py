@@ -14,7 +14,7 @@ from webapp.auth import me, my_user, role
 from webapp.forms.broadcast import BroadcastForm
 from webapp.sandbox import MAGIC
 from worker import broadcasts as use
-from worker import channels, clock, direct, recipients, segments, tasks
+from worker import canary, channels, clock, direct, recipients, segments, tasks
 from worker import preview as previews
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.states import BROADCAST_STATES
@@ -25,6 +25,11 @@ LISTED = 30
 COUNTED_MAX = 20_000
 TESTS = 10  # as many as are shown
 AWAITED = 10 * clock.MINUTE  # a delivery report of a test is looked for so long
+# What the end time that a form shows depends on.
+END_FIELDS = (
+    *("id", "form_token", "rate_per_minute", "when", "send_at", "timezone", "kind", "channel_sms", "channel_waba"),
+    *("quiet", "quiet_from", "quiet_to"),
+)
 
 
 # --- the list ---------------------------------------------------------------------------------------
@@ -251,11 +256,13 @@ def _end(form: BroadcastForm) -> dict[str, Any]:
     row = form.broadcast
     rate = int(form.rate) if form.rate.isascii() and form.rate.isdigit() and len(form.rate) < 6 else 0
     left = use.left(use.count(row, row.run)) if row is not None else 0
+    facts = {"ends_at": None, "left": left, "end_fields": ",".join(END_FIELDS)}
     if not left or not use.RATE_MIN <= rate <= use.RATE_MAX:
-        return {"ends_at": None, "left": left}
+        return facts
     begins = max(clock.now(), form.begins_at() or 0)
     pace = form.channel.per_second if form.channel is not None else None
-    return {"ends_at": begins + use.duration(left, min(rate, pace * 60) if pace else rate), "left": left}
+    per_minute = min(rate, pace * 60) if pace else rate
+    return facts | {"ends_at": use.end_time(begins, left, per_minute, form.zone, form.hours)}
 
 
 # --- the live page ----------------------------------------------------------------------------------
@@ -267,8 +274,16 @@ def _live(row: Broadcast) -> dict[str, Any]:
         "now": live.live(row),
         "can": controls.possible(row),
         "missing": controls.missing(row),
+        "lost": _lost(row) if use.canary_through(row) else [],
         "blocks": [sentences.problem(p) for p in use.problems(row)] if row.state == "draft" else [],
     }
+
+
+def _lost(row: Broadcast) -> list[tuple[str, int]]:
+    """Why a canary did not reach everybody: the cause in words, and how many it kept back."""
+    found = glances.causes(row, row.run, use.count(row, row.run))
+    told = [(sentences.cause(code), n) for _status, code, n in found]
+    return [(cause["text"] if cause else "", n) for cause, n in told]
 
 
 @broadcasts.get("/<int:number>")
@@ -279,6 +294,7 @@ def show(number: int) -> str:
         "broadcasts/show.html",
         **_live(row),
         files=live.files(row),
+        hours=use.quiet_hours(row),
         removed=live.removed_but_queued(row),
         upload_url=url_for("files.upload", number=number),
         in_form=False,
@@ -421,7 +437,8 @@ def press(number: int, action: str) -> Response:
     row = lookup.broadcast(number)
     toast, level = "", "ok"
     try:
-        row = controls.press(lookup.settings(), row, action, me().name, request.form.get("who", "everyone"))
+        who = request.form.get("who", "everyone")
+        row = controls.press(lookup.settings(), row, action, me().name, who, *_canary())
         toast = _stopped(row) if action == "stop" else ""
     except use.NotAllowed as error:
         toast, level = sentences.changed(error), "info"
@@ -432,6 +449,17 @@ def press(number: int, action: str) -> Response:
         "broadcasts/_live.html", url_for("broadcasts.show", number=number), toast=toast, level=level, **_live(row)
     )
     return htmx.tell(answer, "files-changed")
+
+
+def _canary() -> tuple[int | None, str]:
+    """The canary that was chosen before a start, and how it is picked; 0: none, None: it was not asked for."""
+    size = request.form.get("canary_size")
+    if size is None:
+        return None, canary.FIRST
+    if "canary" not in request.form:
+        return 0, canary.FIRST
+    number = int(size) if size.isascii() and size.isdigit() and len(size) < 8 else 0
+    return number or -1, request.form.get("pick", "")  # nobody can have meant: to all
 
 
 def _stopped(row: Broadcast) -> str:
