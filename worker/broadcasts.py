@@ -952,6 +952,9 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             .exists()
         ):
             db.execute("DELETE FROM counter WHERE broadcast_id = ?", [broadcast.id])
+            db.execute("DELETE FROM overlap WHERE broadcast_id = ?", [broadcast.id])
+            # The next broadcast may get its number.
+            db.execute("UPDATE direct SET about_id = NULL WHERE about_id = ?", [broadcast.id])
             db.execute(
                 "DELETE FROM rejected_row WHERE file_id IN (SELECT id FROM recipient_file WHERE broadcast_id = ?)",
                 [broadcast.id],

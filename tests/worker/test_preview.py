@@ -208,3 +208,11 @@ def test_a_message_that_is_the_same_for_all_needs_no_row(settings: Settings, sms
     assert [sent.text for sent in direct.by_ids([1])] == ["Hello"]
     with pytest.raises(Invalid):
         send(settings, make.broadcast(channel=sms, text="Hello {{name}}"))
+
+
+def test_a_draft_that_is_deleted_leaves_no_tests_to_the_next_one(settings: Settings, sms: Channel) -> None:
+    row = make.broadcast(channel=sms, text="Hello")
+    send(settings, row)
+    broadcasts.delete(row, "anna")
+    again = make.broadcast(channel=sms, text="Other", id=row.id)
+    assert direct.tests_of(again.id) == []
