@@ -8,10 +8,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from flask import Response, stream_with_context
+from flask_babel import gettext as _
 
-from webapp import sentences
-from worker import db, recipients, reports
+from webapp import filters, sentences, words
+from worker import audit, clock, db, optouts, recipients, reports
 from worker.models import Broadcast, RecipientFile, RejectedRow
+from worker.settings import Settings
 
 
 def delimiter(language: str) -> str:
@@ -96,6 +98,31 @@ def errors_csv(file: RecipientFile, language: str) -> Response:
                 yield map(line, batch)
 
     return _csv(batches(), f"errors-{file.id}.csv", language)
+
+
+def optouts_csv(settings: Settings, language: str, actor: str) -> Response:
+    """The whole stop list, the earliest entry first; worker.optout_files reads it back."""
+    with db.write():
+        audit.record(actor, "optout.export")
+
+    def batches() -> Iterator[Iterable[list[str]]]:
+        at, safe = reports.Seconds(ZoneInfo(settings.timezone)), reports.safe_cell
+        names = dict(db.rows("SELECT id, name FROM channel"))
+        yield [[_("Phone"), _("What is stopped"), _("Reason"), _("Source"), _("Channel"), _("Since")]]
+        for rows in optouts.every():
+            yield [
+                [
+                    row.phone if row.phone[1:].isdigit() else safe(row.phone),
+                    str(words.OPTOUT_SCOPES[row.scope]),
+                    safe(sentences.optout_reason(row.source, row.reason)),
+                    str(words.OPTOUT_SOURCES[row.source]),
+                    safe(filters.own_name(names.get(row.channel_id, ""))),
+                    at[row.at // clock.SECOND],
+                ]
+                for row in rows
+            ]
+
+    return _csv(batches(), "optouts.csv", language)
 
 
 def sample_csv(columns: list[str], language: str) -> Response:

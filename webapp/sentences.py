@@ -97,6 +97,12 @@ def problem(found: Problem) -> str:
         "place_missing": _("The place %(text)s stands nowhere, so the message would go out without it", **facts),
         "key_in_header": _("Everybody could read this key. Put it into “Token” and write {token} here"),
         "not_an_id": _("This is a phone number or a name. Enter the id, digits only, as the provider shows it"),
+        "phone_missing": _("Enter a phone number"),
+        "phone_invalid": _("“%(v)s” is not a phone number", **facts) if facts["v"] else _("Enter a phone number"),
+        "phone_scientific": _("Excel shortened the number to “%(v)s”. Enter it whole", **facts),
+        "too_many_words": _("Too many words: up to %(max)s are possible", **facts),
+        "word_without_letters": _("“%(v)s” has neither letters nor digits", **facts),
+        "word_means_other": _("“%(v)s” means something else already: see the list of words", **facts),
         "host_only": _("Enter the name or address alone, without http:// and port"),
         "sender_long": _("A sender name has Latin letters and digits, 11 at most; a number has digits only"),
         "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
@@ -335,8 +341,28 @@ def special(key: str, kind: str) -> str:
     return str(words.SPECIAL_SMS.get(key) or words.SPECIAL[key] if kind == "sms" else words.SPECIAL[key])
 
 
+def optout_reason(source: str, reason: str) -> str:
+    """Why a number was put on the stop list or taken off: the words as they are, or what a code means."""
+    if source != "provider" or not reason:
+        return reason
+    known = {
+        "marketing_stopped": _("The person stopped marketing in WhatsApp"),
+        "marketing_resumed": _("The person allows marketing in WhatsApp again"),
+    }
+    return known.get(reason) or (cause(reason) or {})["text"]
+
+
 def event(found: Event) -> str:
     """One line of the story of a message."""
+    if found.kind == "stop_list" and found.code == "add":
+        return str(
+            _(
+                "The person sent “%(word)s”: the number is on the stop list, no broadcast will reach it",
+                word=found.detail,
+            )
+        )
+    if found.kind == "stop_list":
+        return str(_("The person sent “%(word)s”: the number is off the stop list", word=found.detail))
     if found.kind == "reply":
         return str(_("The person replied: “%(text)s”", text=found.detail or found.code))
     if found.kind == "own" and found.code == "sending":

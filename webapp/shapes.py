@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from webapp import sentences, words
-from worker import broadcasts, channel_health, channels, clock, recipients, rendering, reports, watchdog
-from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
+from worker import broadcasts, channel_health, channels, clock, optouts, recipients, rendering, reports, watchdog
+from worker.models import Broadcast, Channel, MessageTemplate, OptOut, RecipientFile
 from worker.providers import PROVIDERS
 from worker.providers.base import CallbackAddresses, Finding
 from worker.settings import Settings
@@ -198,4 +198,15 @@ def message(row: reports.Row) -> dict[str, Any]:
         "delivered_at": clock.iso(row.delivered_at),
         "read_at": clock.iso(row.read_at),
         "undelivered_at": clock.iso(row.undelivered_at),
+    }
+
+
+def optout(row: optouts.Row | OptOut) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "phone": row.phone,
+        "scope": row.scope,
+        "reason": row.reason,
+        "source": row.source,
+        "at": clock.iso(row.at),
     }

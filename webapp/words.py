@@ -314,6 +314,19 @@ FINDING_LEVELS: dict[str, Word] = {
     "error": Word(_l("Wrong"), "cross", "bad"),
 }
 
+# The stop list: what is not sent to a number, and who said so.
+OPTOUT_SCOPES: dict[str, LazyString] = {"all": _l("All broadcasts"), "marketing": _l("Marketing only")}
+OPTOUT_SOURCES: dict[str, LazyString] = {
+    "reply": _l("The person’s reply"),
+    "provider": _l("The provider"),
+    "person": _l("By hand"),
+    "import": _l("From a file"),
+}
+OPTOUT_ACTIONS: dict[str, Word] = {
+    "add": Word(_l("Put on the stop list"), "stop-list", "warn"),
+    "remove": Word(_l("Taken off the stop list"), "check", "good"),
+}
+
 # What the special numbers of the sandbox do; the second table where an SMS differs.
 SPECIAL: dict[str, LazyString] = {
     "not_on_whatsapp": _l("not on WhatsApp"),
