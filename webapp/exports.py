@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -107,19 +108,22 @@ def optouts_csv(settings: Settings, language: str, actor: str) -> Response:
 
     def batches() -> Iterator[Iterable[list[str]]]:
         at, safe = reports.Seconds(ZoneInfo(settings.timezone)), reports.safe_cell
-        names = dict(db.rows("SELECT id, name FROM channel"))
+        scopes = {scope: str(label) for scope, label in words.OPTOUT_SCOPES.items()}
+        sources = {source: str(label) for source, label in words.OPTOUT_SOURCES.items()}
+        channels = {row_id: safe(filters.own_name(name)) for row_id, name in db.rows("SELECT id, name FROM channel")}
+        because = lru_cache(1_000)(lambda source, reason: safe(sentences.optout_reason(source, reason)))
         yield [[_("Phone"), _("What is stopped"), _("Reason"), _("Source"), _("Channel"), _("Since")]]
         for rows in optouts.every():
             yield [
                 [
-                    row.phone if row.phone[1:].isdigit() else safe(row.phone),
-                    str(words.OPTOUT_SCOPES[row.scope]),
-                    safe(sentences.optout_reason(row.source, row.reason)),
-                    str(words.OPTOUT_SOURCES[row.source]),
-                    safe(filters.own_name(names.get(row.channel_id, ""))),
-                    at[row.at // clock.SECOND],
+                    phone if phone[1:].isdigit() else safe(phone),
+                    scopes[scope],
+                    because(source, reason),
+                    sources[source],
+                    channels.get(channel_id, ""),
+                    at[since // clock.SECOND],
                 ]
-                for row in rows
+                for _id, phone, scope, reason, source, channel_id, since in rows
             ]
 
     return _csv(batches(), "optouts.csv", language)

@@ -28,7 +28,7 @@ from worker.recipients.decoding import (
 from worker.recipients.rows import Head, read_head
 from worker.rendering import column_key
 
-BATCH = 2_000
+BATCH = 500  # at a time: sending waits for the lock meanwhile
 SHOWN = 50
 VALUE_MAX = 60
 # Columns beside the number that an exported list has, in both languages.
