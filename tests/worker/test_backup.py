@@ -17,8 +17,8 @@ import pytest
 
 from tests import make
 from tests.conftest import Clock
-from worker import backup as copies, optouts
-from worker import broadcasts, channels, db, locks, migrations, vault
+from worker import backup as copies
+from worker import broadcasts, channels, db, locks, migrations, optouts, vault
 from worker.backup import BackupError, backup, restore
 from worker.models import Attempt, Audit, Broadcast, Message, OptOut, RecipientFile
 from worker.settings import Settings
