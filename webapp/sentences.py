@@ -354,15 +354,6 @@ def optout_reason(source: str, reason: str) -> str:
 
 def event(found: Event) -> str:
     """One line of the story of a message."""
-    if found.kind == "stop_list" and found.code == "add":
-        return str(
-            _(
-                "The person sent “%(word)s”: the number is on the stop list, no broadcast will reach it",
-                word=found.detail,
-            )
-        )
-    if found.kind == "stop_list":
-        return str(_("The person sent “%(word)s”: the number is off the stop list", word=found.detail))
     if found.kind == "reply":
         return str(_("The person replied: “%(text)s”", text=found.detail or found.code))
     if found.kind == "own" and found.code == "sending":

@@ -54,9 +54,9 @@ def choose(on: bool, texts: Mapping[str, str], actor: str) -> None:
         raise Invalid(problems)
     with db.write():
         if on and not chosen().on:
-            _keep_place(_latest())
+            optouts.keep_setting(PLACE, _latest())
         value = {"on": on, "texts": wanted}
-        Setting.insert(name=CONFIRMATION, value=value).on_conflict_replace().execute()
+        optouts.keep_setting(CONFIRMATION, value)
         audit.record(actor, "optout.confirmation", on=on)
 
 
@@ -83,7 +83,7 @@ def send_due(settings: Settings) -> int:
             [_place(), latest, optouts.REPLY, optouts.ADD, BATCH],
         )
         sent = sum(_answer(settings, wanted, *event) for event in found)
-        _keep_place(found[-1][0] if len(found) == BATCH else latest)
+        optouts.keep_setting(PLACE, found[-1][0] if len(found) == BATCH else latest)
     return sent
 
 
@@ -137,7 +137,3 @@ def _latest() -> int:
 def _place() -> int:
     row: Any = Setting.get_or_none(Setting.name == PLACE)
     return int(row.value) if row else 0
-
-
-def _keep_place(event_id: int) -> None:
-    Setting.insert(name=PLACE, value=event_id).on_conflict_replace().execute()

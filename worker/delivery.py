@@ -527,6 +527,7 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
         _keep_part(channel_id, item, received_at)
         return
     answered = _answered(channel_id, item)
+    at = min(item.at or received_at, received_at)  # a clock that is ahead must not keep a window open for ever
     made = db.execute(
         "INSERT INTO inbound (channel_id, provider_id, phone, name, kind, text, context, message_id, broadcast_id,"
         " at, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -541,12 +542,12 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
             item.context,
             answered[0] if answered else None,
             answered[1] if answered else None,
-            item.at or received_at,
+            at,
             received_at,
         ],
     ).fetchone()
     if made is not None and item.phone:
-        optouts.heed(item.phone, item.text, item.payload or "", channel_id, item.at or received_at)
+        optouts.heed(item.phone, item.text, item.payload or "", channel_id, at)
 
 
 def _keep_part(channel_id: int, item: InboundMessage, received_at: int) -> None:

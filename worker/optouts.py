@@ -38,7 +38,8 @@ class Entry(NamedTuple):
 # --- on the list and off it -------------------------------------------------------------------------
 
 _ROW = "phone, scope, reason, source, channel_id, at"
-_VALUES = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(6))
+_TEXTS = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(4))
+_VALUES = f"{_TEXTS}, CAST(json_extract(value, '$[4]') AS BIGINT), CAST(json_extract(value, '$[5]') AS BIGINT)"
 # Changes and their proof, each in one statement for as many rows as there are.
 _ADD = (
     f"INSERT INTO opt_out ({_ROW}) SELECT {_VALUES} FROM json_each(?) WHERE TRUE"  # noqa: S608
@@ -298,16 +299,6 @@ def of_phone(phone: str) -> list[Row]:
     return [Row(*row) for row in db.rows(sql, [phone])]
 
 
-def said_in_replies_to(message_id: int) -> list[tuple[int, str, str]]:
-    """(when, action, the words) of the replies to a message that put the person on the list or took them off."""
-    sql = (
-        "SELECT e.at, e.action, e.reason FROM inbound i JOIN opt_out_event e ON e.phone = i.phone"
-        " AND e.channel_id = i.channel_id AND e.at = i.at AND e.source = ?"
-        " WHERE i.message_id = ? ORDER BY e.id LIMIT ?"
-    )
-    return [(at, action, said) for at, action, said in db.rows(sql, [REPLY, message_id, STORIES])]
-
-
 # --- settings ---------------------------------------------------------------------------------------
 
 WORDS = "optout_words"
@@ -332,9 +323,15 @@ def set_stop_words(extra: Iterable[str], on: Iterable[str], actor: str) -> Words
     chosen = Words(own, tuple(word for word in stopwords.OPTIONAL if word in set(on)))
     with db.write():
         value = {"extra": list(chosen.extra), "on": list(chosen.on)}
-        Setting.insert(name=WORDS, value=value).on_conflict_replace().execute()
+        keep_setting(WORDS, value)
         audit.record(actor, "optout.words", extra=list(chosen.extra), on=list(chosen.on))
     return chosen
+
+
+def keep_setting(name: str, value: Any) -> None:
+    """Store one fact about this installation, inside the caller's transaction."""
+    made = Setting.insert(name=name, value=value)
+    made.on_conflict(conflict_target=[Setting.name], preserve=[Setting.value]).execute()
 
 
 def _fault(own: Sequence[str]) -> Problem | None:

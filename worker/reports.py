@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, NamedTuple
 
-from worker import clock, db, optouts
+from worker import clock, db
 from worker.models import PROBLEMS, Broadcast, RecipientFile, Run
 from worker.states import MESSAGE_STATUSES, REPORT_LIFE
 
@@ -182,8 +182,7 @@ def cells(file: RecipientFile, row: Row) -> list[tuple[str, str]]:
 
 
 class Event(NamedTuple):
-    """One line of a message's story. `kind`: own, attempt, report, reply, stop_list; `code`: a status, an outcome or
-    what was done."""
+    """One line of a message's story. `kind`: own, attempt, report, reply; `code` a status or an outcome."""
 
     at: int
     kind: str
@@ -193,7 +192,7 @@ class Event(NamedTuple):
 
 
 def story(message_id: int) -> list[Event]:
-    """What happened to one message, oldest first: attempts, reports, replies and what they did to the stop list."""
+    """What happened to one message, oldest first: attempts, reports, replies."""
     events = [
         Event(at, "attempt", outcome, code, detail)
         for at, outcome, code, detail in db.rows(
@@ -212,9 +211,6 @@ def story(message_id: int) -> list[Event]:
         for at, kind, text in db.rows(
             "SELECT at, kind, text FROM inbound WHERE message_id = ? ORDER BY id LIMIT 100", [message_id]
         )
-    ]
-    events += [
-        Event(at, "stop_list", action, None, words) for at, action, words in optouts.said_in_replies_to(message_id)
     ]
     row = message(message_id)
     if row is not None:

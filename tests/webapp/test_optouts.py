@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests import make
 from tests.people import Browser
 from tests.webapp.test_files import multipart
 from worker import channels, confirmations, db, delivery, optouts
@@ -308,13 +307,3 @@ def test_marketing_preferences_of_whatsapp_are_kept_apart_from_the_persons_own_s
         ("add", MARKETING),
         ("add", ALL),
     ]
-
-
-def test_the_story_of_a_message_says_that_its_reply_opted_out(sender: Browser, waba: Channel) -> None:
-    row = make.broadcast(channel=waba, state="finished")
-    message = make.messages(make.file(row), "delivered", phone=PHONE, sending_at=5, provider_id="p1")[0]
-    reply = delivery.InboundMessage("in-1", PHONE, 9_000, kind="text", text="Стоп", context="p1")
-    with db.write():
-        delivery.receive_inbound(waba.id, reply, 9_000)
-    page = sender.page(f"/broadcasts/{row.id}/messages/{message.id}", headers=ENGLISH)
-    assert "The person sent “Стоп”: the number is on the stop list" in page

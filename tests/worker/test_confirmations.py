@@ -129,12 +129,12 @@ def test_a_look_that_fails_is_made_again_and_answers_nobody_twice(
     switch()
     for n in range(2):
         says(sandbox["sms"], "STOP", clock, f"+7901000000{n}")
-    kept = confirmations._keep_place
-    monkeypatch.setattr(confirmations, "_keep_place", lambda _id: 1 / 0)
+    kept = optouts.keep_setting
+    monkeypatch.setattr(optouts, "keep_setting", lambda _name, _value: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         confirmations.send_due(settings)
     assert sent() == []
-    monkeypatch.setattr(confirmations, "_keep_place", kept)
+    monkeypatch.setattr(optouts, "keep_setting", kept)
     assert confirmations.send_due(settings) == 2
 
 
