@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import audit, canary, channels, clock, counters, db, quiet, rendering, sieve
+from worker import audit, canary, channels, clock, counters, db, rendering, sieve
+from worker.forecast import forecast
 from worker.models import Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
 from worker.problems import Problem as Problem
@@ -544,21 +545,15 @@ def end_time(
     begin: int, messages: int, per_minute: float, zone: str, hours: tuple[int | None, int | None] = (None, None)
 ) -> int:
     """When `messages` have left, in ms since the epoch. `hours`: the quiet ones there, in minutes after midnight."""
-    lasts, (quiet_from, quiet_to) = duration(messages, per_minute), hours
-    if quiet_from is None or quiet_to is None:
-        return begin + lasts
-    return quiet.after(begin, lasts, zone, quiet_from, quiet_to)
+    start, stop = hours
+    quiet = (start, stop) if start is not None and stop is not None else None
+    return forecast(begin, {zone: messages}, per_minute, quiet).end
 
 
 def effective_rate(broadcast: Broadcast) -> float:
     """Messages per minute after the channel's own pace is taken into account."""
     pace = broadcast.channel.per_second if broadcast.channel is not None else None
     return min(broadcast.rate_per_minute, pace * 60) if pace else broadcast.rate_per_minute
-
-
-def duration(messages: int, rate_per_minute: float) -> int:
-    """Milliseconds that `messages` take at this rate."""
-    return int(messages * 60_000 / rate_per_minute)
 
 
 def is_completed(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: int | None) -> bool:
