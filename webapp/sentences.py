@@ -105,12 +105,15 @@ def problem(found: Problem) -> str:
         "place_missing": _("The place %(text)s stands nowhere, so the message would go out without it", **facts),
         "key_in_header": _("Everybody could read this key. Put it into “Token” and write {token} here"),
         "not_an_id": _("This is a phone number or a name. Enter the id, digits only, as the provider shows it"),
+        "phone_missing": _("Enter a phone number"),
+        "phone_invalid": _("“%(v)s” is not a phone number", **facts) if facts["v"] else _("Enter a phone number"),
+        "phone_scientific": _("Excel shortened the number to “%(v)s”. Enter it whole", **facts),
+        "too_many_words": _("Too many words: up to %(max)s are possible", **facts),
+        "word_without_letters": _("“%(v)s” has neither letters nor digits", **facts),
+        "word_means_other": _("“%(v)s” means something else already: see the list of words", **facts),
         "host_only": _("Enter the name or address alone, without http:// and port"),
         "sender_long": _("A sender name has Latin letters and digits, 11 at most; a number has digits only"),
         "channel_off": _("The channel is out of use. Check its connection and switch it on"),
-        "phone_missing": _("Enter a phone number"),
-        "phone_invalid": _("“%(v)s” is not a phone number", **facts),
-        "phone_scientific": _("“%(v)s” is not a phone number", **facts),
         "phone_not_mobile": _("SMS cannot be sent to a fixed-line number"),
         "phone_opted_out": _("The number is on the stop list, so nothing is sent to it"),
         "row_missing": _("Row %(n)s has no message", **facts),
@@ -364,6 +367,17 @@ def finding(code: str, detail: str) -> str:
 def special(key: str, kind: str) -> str:
     """What one of the special numbers of the sandbox does."""
     return str(words.SPECIAL_SMS.get(key) or words.SPECIAL[key] if kind == "sms" else words.SPECIAL[key])
+
+
+def optout_reason(source: str, reason: str) -> str:
+    """Why a number was put on the stop list or taken off: the words as they are, or what a code means."""
+    if source != "provider" or not reason:
+        return reason
+    known = {
+        "marketing_stopped": _("The person stopped marketing in WhatsApp"),
+        "marketing_resumed": _("The person allows marketing in WhatsApp again"),
+    }
+    return known.get(reason) or (cause(reason) or {})["text"]
 
 
 def event(found: Event) -> str:

@@ -14,12 +14,13 @@ from worker import (
     channels,
     clock,
     direct,
+    optouts,
     recipients,
     rendering,
     reports,
     watchdog,
 )
-from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
+from worker.models import Broadcast, Channel, MessageTemplate, OptOut, RecipientFile
 from worker.preflight import Sheet
 from worker.preview import Preview
 from worker.providers import PROVIDERS
@@ -262,4 +263,15 @@ def test(row: direct.Sent) -> dict[str, Any]:
         "sent_at": clock.iso(row.sent_at),
         "delivered_at": clock.iso(row.delivered_at),
         "read_at": clock.iso(row.read_at),
+    }
+
+
+def optout(row: optouts.Row | OptOut) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "phone": row.phone,
+        "scope": row.scope,
+        "reason": row.reason,
+        "source": row.source,
+        "at": clock.iso(row.at),
     }

@@ -335,6 +335,19 @@ FINDING_LEVELS: dict[str, Word] = {
     "error": Word(_l("Wrong"), "cross", "bad"),
 }
 
+# The stop list: what is not sent to a number, and who said so.
+OPTOUT_SCOPES: dict[str, LazyString] = {"all": _l("All broadcasts"), "marketing": _l("Marketing only")}
+OPTOUT_SOURCES: dict[str, LazyString] = {
+    "reply": _l("The person’s reply"),
+    "provider": _l("The provider"),
+    "person": _l("By hand"),
+    "import": _l("From a file"),
+}
+OPTOUT_ACTIONS: dict[str, Word] = {
+    "add": Word(_l("Put on the stop list"), "stop-list", "warn"),
+    "remove": Word(_l("Taken off the stop list"), "check", "good"),
+}
+
 # What the special numbers of the sandbox do; the second table where an SMS differs.
 SPECIAL: dict[str, LazyString] = {
     "not_on_whatsapp": _l("not on WhatsApp"),
@@ -348,12 +361,14 @@ SPECIAL: dict[str, LazyString] = {
     "reply": _l("the person replies"),
     "stop": _l("the person replies STOP"),
     "paused": _l("the template is paused: the broadcast stops"),
+    "sms_only": _l("not on WhatsApp, but an SMS arrives"),
 }
 SPECIAL_SMS: dict[str, LazyString] = {
     "not_on_whatsapp": _l("no such number"),
     "marketing_cap": _l("refused by the operator"),
     "never_read": _l("delivered"),
     "paused": _l("the sender name is refused: the channel stops"),
+    "sms_only": _l("delivered"),
 }
 
 # What happened and what to do, by the key of worker.causes; words only, who and retry stand there.

@@ -467,12 +467,17 @@ class OptOut(Table):
     phone = CharField()
     scope = CharField(default="all")
     reason = TextField(default="")
-    source = CharField()  # reply, provider, person
+    source = CharField()  # reply, provider, person, import
     channel_id = IntegerField(null=True)
     at = BigIntegerField()
 
     class Meta:
-        indexes = ((("phone", "scope"), True),)
+        # the claim and the search; the list; the search among some of them
+        indexes = (
+            (("phone", "scope"), True),
+            (("scope", "source", "id"), False),
+            (("scope", "source", "phone"), False),
+        )
 
 
 class MarketingChoice(Table):

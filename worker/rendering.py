@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from worker import optouts, segments
+from worker import segments, stopwords
 
 _VARIABLE = re.compile(r"\{\{([^{}]*)\}\}")
 _POSITIONAL = re.compile(r"\{\{\s*([^{}\s]+)\s*\}\}")
@@ -542,7 +542,7 @@ def _button(index: str, button: Mapping[str, Any], wanted: Sequence[Slot]) -> Fi
         return lambda values: _button_part("url", index, {"type": "text", "text": values[code]})
     if kind == "QUICK_REPLY":
         label = str(button.get("text", ""))
-        if optouts.is_stop_word(label) or " ".join(label.casefold().split()) in _STOP_LABELS:
+        if stopwords.is_stop_word(label) or " ".join(label.casefold().split()) in _STOP_LABELS:
             return lambda values: _button_part("quick_reply", index, {"type": "payload", "payload": STOP_PAYLOAD})
         return None
     if kind == "COPY_CODE":

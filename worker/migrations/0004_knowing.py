@@ -65,6 +65,8 @@ STATEMENTS = (
         " source TEXT NOT NULL, reason TEXT NOT NULL, channel_id BIGINT, actor TEXT NOT NULL, at BIGINT NOT NULL)"
     ),
     "CREATE INDEX opt_out_event_phone_id ON opt_out_event (phone, id)",
+    "CREATE INDEX opt_out_scope_source_id ON opt_out (scope, source, id)",
+    "CREATE INDEX opt_out_scope_source_phone ON opt_out (scope, source, phone)",
     (
         "INSERT INTO opt_out_event (phone, scope, action, source, reason, channel_id, actor, at)"
         " SELECT phone, scope, 'add', source, reason, channel_id, '', at FROM opt_out"
