@@ -53,12 +53,14 @@ def missing(broadcast: Broadcast) -> list[LazyString]:
     return [text for action, text in MISSING.items() if action not in there]
 
 
-def press(settings: Settings, broadcast: Broadcast, action: str, actor: str, who: str = "everyone") -> Broadcast:
+def press(
+    settings: Settings, broadcast: Broadcast, action: str, actor: str, who: str = "everyone", cause: str | None = None
+) -> Broadcast:
     """Do it, and wake the worker. Raises Invalid and NotAllowed of worker.broadcasts."""
     if action == "start":
         changed = broadcasts.start(settings, broadcast, actor)
     elif action == "restart":
-        changed = broadcasts.restart(broadcast, who, actor)
+        changed = broadcasts.restart(broadcast, who, actor, cause)
         tasks.copy_run(changed.id)
     else:
         deed = {"stop": broadcasts.stop, "resume": broadcasts.resume, "clear": broadcasts.clear}[action]

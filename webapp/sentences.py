@@ -63,6 +63,7 @@ def problem(found: Problem) -> str:
         "file_checking": _("A file is still being checked"),
         "no_recipients": _("Nobody would get the message: add a recipient file"),
         "has_report": _("It has sent messages and stays for its report"),
+        "cause_needs_who": _("A cause goes with “failed” or “undelivered” only"),
         "not_a_choice": _("Choose one of the offered values"),
         "not_a_boolean": _("Say yes or no"),
         "variables_invalid": _("The variables cannot be read"),
@@ -184,7 +185,7 @@ def cause(code: str | None, detail: str | None = None) -> dict[str, str] | None:
         return None
     found = causes.cause(code)
     text, advice = words.CAUSES[found.key]
-    shown = str(text) % {"text": detail or code} if found.key == "unknown" else str(text)
+    shown = str(text) % {"text": detail or code}
     return {"code": code, "text": shown, "who": str(words.WHO[found.who]), "advice": str(advice)}
 
 
