@@ -14,6 +14,7 @@ import phonenumbers
 from babel import dates
 from babel.numbers import format_percent
 from flask_babel import (
+    format_currency,
     format_datetime,
     format_decimal,
     format_timedelta,
@@ -48,6 +49,13 @@ def percent(part: float, whole: float) -> str:
     elif share == 100 and part != whole:
         share = 99.9
     return str(format_percent(Decimal(str(share)) / 100, locale=get_locale(), decimal_quantization=False))
+
+
+def money(sum_: float, currency: str | None) -> str:
+    """A sum with its currency as people write it: "1,234.50 ₽"; without one a bare number."""
+    if not currency:
+        return str(format_decimal(round(sum_, 2)))
+    return str(format_currency(round(sum_, 2), currency))
 
 
 def filesize(size: int) -> str:
@@ -89,6 +97,14 @@ def until(ms: int) -> str:
     if abs(ms - clock.now()) < NEAR:
         return str(dates.format_time(moment(ms), "medium", locale=get_locale()))
     return at(ms)
+
+
+def exact(ms: int) -> str:
+    """The moment to the second, with its day when that is another one: "14:05:09"."""
+    then = moment(ms)
+    if then.date() != moment(clock.now()).date():
+        return when(ms)
+    return str(dates.format_time(then, "medium", locale=get_locale()))
 
 
 def duration(ms: int) -> str:
@@ -142,9 +158,11 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "own_name": own_name,
     "number": number,
     "percent": percent,
+    "money": money,
     "filesize": filesize,
     "when": when,
     "at": at,
+    "exact": exact,
     "ago": ago,
     "duration": duration,
     "phone": phone,

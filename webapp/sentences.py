@@ -336,10 +336,27 @@ def special(key: str, kind: str) -> str:
     return str(words.SPECIAL_SMS.get(key) or words.SPECIAL[key] if kind == "sms" else words.SPECIAL[key])
 
 
+def _effect(found: Event) -> str:
+    """What became of a report that did not move its message on."""
+    known = {
+        "kept": _("nothing new"),
+        "conflict": _("contradicts what is known, and changes nothing"),
+    }
+    return str(known.get(found.effect or "", ""))
+
+
+def _stop_event(found: Event) -> str:
+    if found.code == "remove":
+        return str(_("Taken off the stop list: %(reason)s", reason=found.detail or "–"))
+    return str(_("Put on the stop list: %(reason)s", reason=found.detail or "–"))
+
+
 def event(found: Event) -> str:
     """One line of the story of a message."""
     if found.kind == "reply":
         return str(_("The person replied: “%(text)s”", text=found.detail or found.code))
+    if found.kind == "stop":
+        return _stop_event(found)
     if found.kind == "own" and found.code == "sending":
         return str(_("Taken from the queue"))
     label = str(words.MESSAGE_STATUSES[found.code].label if found.code in words.MESSAGE_STATUSES else found.code)
@@ -349,6 +366,8 @@ def event(found: Event) -> str:
         label = str(_("Delivery report: %(status)s", status=label.lower()))
     because = cause(found.cause, found.detail)
     detail = because["text"] if because else found.detail
+    more = [f"HTTP {found.http}" if found.http else "", _effect(found)]
+    tail = f" ({', '.join(filter(None, more))})" if any(more) else ""
     if detail and detail.startswith(label):
-        return detail  # the cause says all of it
-    return f"{label}: {detail}" if detail else label
+        return detail + tail  # the cause says all of it
+    return (f"{label}: {detail}" if detail else label) + tail

@@ -20,6 +20,13 @@ class Word(NamedTuple):
     hint: LazyString | None = None
 
 
+class Deed(NamedTuple):
+    """What can be done for all with one cause: the button that asks, and the one that does."""
+
+    label: LazyString
+    act: LazyString
+
+
 class MenuItem(NamedTuple):
     label: LazyString
     path: str
@@ -265,6 +272,13 @@ WHO: dict[str, LazyString] = {
     "provider": _l("the provider"),
     "recipient": _l("the recipient"),
     "passes": _l("it passes"),
+}
+
+# By the deeds of worker.causes.
+DEEDS: dict[str, Deed] = {
+    "again": Deed(_l("Send again"), _l("Send again")),
+    "sms": Deed(_l("Send by SMS"), _l("Make the draft")),
+    "stop": Deed(_l("Add to the stop list"), _l("Add to the stop list")),
 }
 
 # What one try to hand a message over came to, as the attempt table keeps it.

@@ -373,7 +373,7 @@ def _compared(found: Sequence[tuple[Any, ...]]) -> list[Compared]:
         f"SELECT broadcast_id, run, status, SUM(n) FROM counter WHERE {of_these} GROUP BY 1, 2, 3",  # noqa: S608
         [ids],
     ):
-        of_run = numbers.setdefault((broadcast_id, run), dict.fromkeys(("total", *MESSAGE_STATUSES), 0))
+        of_run = numbers.setdefault((broadcast_id, run), _nothing())
         of_run[status] = int(n)
         of_run["total"] += int(n)
     once = {broadcast_id for broadcast_id, run in numbers if run > 0}
@@ -382,18 +382,36 @@ def _compared(found: Sequence[tuple[Any, ...]]) -> list[Compared]:
         (broadcast_id, run): replied(broadcast_id, None if broadcast_id in once else run)
         for _, run, _, broadcast_id in found
     }
-    none = dict.fromkeys(("total", *MESSAGE_STATUSES), 0)
     return [
         Compared(
             row := rows[broadcast_id],
             run,
             started_at,
-            own := numbers.get((broadcast_id, run), none),
+            own := numbers.get((broadcast_id, run), _nothing()),
             answered.get((broadcast_id, run), 0),
             cost(row, own),
         )
         for _, run, started_at, broadcast_id in found
     ]
+
+
+def by_file(broadcast: Broadcast, run: int | None) -> list[tuple[RecipientFile, dict[str, int]]]:
+    """Every file that has messages in the run (None: in any) with their numbers, oldest first; from the counters."""
+    where, parameters = ("run > 0", [broadcast.id]) if run is None else ("run = ?", [broadcast.id, run])
+    numbers: dict[int, dict[str, int]] = {}
+    for file_id, status, n in db.rows(
+        f"SELECT file_id, status, SUM(n) FROM counter WHERE broadcast_id = ? AND {where} GROUP BY 1, 2",  # noqa: S608
+        parameters,
+    ):
+        of_file = numbers.setdefault(file_id, _nothing())
+        of_file[status] = int(n)
+        of_file["total"] += int(n)
+    files = RecipientFile.select().where(RecipientFile.broadcast == broadcast.id).order_by(RecipientFile.id)
+    return [(file, numbers[file.id]) for file in files if numbers.get(file.id, _nothing())["total"]]
+
+
+def _nothing() -> dict[str, int]:
+    return dict.fromkeys(("total", *MESSAGE_STATUSES), 0)
 
 
 def answers(broadcast_id: int, run: int | None) -> tuple[str, list[Any]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import threading
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from worker import clock, db, reports
+from worker import broadcasts, clock, db, reports
 from worker.models import Broadcast, Snapshot
 
 SMALL = 20_000  # messages that are counted while a person waits
@@ -54,8 +55,10 @@ class Delays(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What was counted of one run, or of all. `causes`: (status, cause, number); `replied`: people."""
+    """What was counted of one run, or of all. `mark` changes with what can be counted; `causes`: (status, cause,
+    number); `replied`: people."""
 
+    mark: str
     made_at: int
     took: int
     timeline: Timeline | None
@@ -64,20 +67,24 @@ class Facts(NamedTuple):
     replied: int
 
 
-def facts(broadcast: Broadcast, run: int | None, total: int) -> tuple[Facts | None, bool]:
-    """What is known, and whether the worker has to count anew; `total`: how many messages there are to count.
-
-    None when nothing has been counted yet.
-    """
-    if total <= SMALL:
+def facts(broadcast: Broadcast, run: int | None) -> tuple[Facts | None, bool]:
+    """What is known, and whether the worker has to count anew; None when nothing has been counted yet."""
+    numbers = broadcasts.count(broadcast, run)
+    if numbers["total"] <= SMALL:
         return count(broadcast, run), False
     found = kept(broadcast.id, run)
-    return found, found is None or is_stale(found)
+    return found, found is None or is_stale(found, mark(numbers))
 
 
-def is_stale(found: Facts) -> bool:
-    """Whether so much time has gone by that counting anew is worth what it costs."""
-    return clock.now() - found.made_at > max(FRESH, SHARE * found.took)
+def is_stale(found: Facts, now: str) -> bool:
+    """Whether something has changed, and so much time gone by that counting anew is worth what it costs."""
+    return found.mark != now and clock.now() - found.made_at > max(FRESH, SHARE * found.took)
+
+
+def mark(numbers: Mapping[str, int]) -> str:
+    """Another one when a message has moved or somebody has replied."""
+    last = db.value("SELECT MAX(id) FROM inbound")
+    return f"{zlib.crc32(repr((sorted(numbers.items()), last)).encode()):08x}"
 
 
 def kept(broadcast_id: int, run: int | None) -> Facts | None:
@@ -89,7 +96,7 @@ def kept(broadcast_id: int, run: int | None) -> Facts | None:
     body = row.body
     timeline = Timeline(*body["timeline"]) if body["timeline"] else None
     causes = [(status, cause, n) for status, cause, n in body["causes"]]
-    return Facts(row.made_at, row.took, timeline, Delays(*body["delays"]), causes, body["replied"])
+    return Facts(body["mark"], row.made_at, row.took, timeline, Delays(*body["delays"]), causes, body["replied"])
 
 
 _counting = threading.Lock()
@@ -101,8 +108,7 @@ def renew(broadcast_id: int, run: int) -> bool:
         return False
     try:
         broadcast = Broadcast.get_or_none(Broadcast.id == broadcast_id)
-        known = kept(broadcast_id, run)
-        if broadcast is None or (known is not None and not is_stale(known)):
+        if broadcast is None or not facts(broadcast, run or None)[1]:
             return False
         keep(broadcast_id, run, count(broadcast, run or None))
         return True
@@ -113,6 +119,7 @@ def renew(broadcast_id: int, run: int) -> bool:
 def keep(broadcast_id: int, run: int, found: Facts) -> None:
     """Store what was counted in place of what was known."""
     body = {
+        "mark": found.mark,
         "timeline": found.timeline,
         "delays": found.delays,
         "causes": found.causes,
@@ -132,7 +139,7 @@ def keep(broadcast_id: int, run: int, found: Facts) -> None:
 
 def count(broadcast: Broadcast, run: int | None) -> Facts:
     """Go over all messages of a run (None: of all runs)."""
-    began, made_at = clock.monotonic(), clock.now()
+    began, made_at, now = clock.monotonic(), clock.now(), mark(broadcasts.count(broadcast, run))
     unit = _unit(broadcast, run)
     times: dict[str, Tally] = {name: Counter() for name in SERIES}
     delays: Tally = Counter()
@@ -145,7 +152,7 @@ def count(broadcast: Broadcast, run: int | None) -> Facts:
     people = reports.replied(broadcast.id, run)
     causes = reports.cause_groups(broadcast, run)
     took = round((clock.monotonic() - began) * 1000)
-    return Facts(made_at, took, _timeline(times, unit), _delays(delays), causes, people)
+    return Facts(now, made_at, took, _timeline(times, unit), _delays(delays), causes, people)
 
 
 _DELAY = (
@@ -232,23 +239,27 @@ def _class_of(seconds: int, ends: Iterable[int]) -> int:
     return sum(seconds >= end for end in ends)
 
 
-def as_json(found: Facts) -> dict[str, Any]:
-    """The facts as the API gives them; times in ISO 8601, lengths in seconds."""
-    timeline = found.timeline
+def as_json(found: Facts | None) -> dict[str, Any]:
+    """The facts as the API gives them; times in ISO 8601, lengths in seconds; null before anything was counted."""
+    if found is None:
+        return dict.fromkeys(("as_of", "replied", "time_to_delivery", "timeline"))
+    timeline, delays = found.timeline, found.delays
+    ends = zip((*CLASSES, None), delays.classes, strict=False)
     return {
         "as_of": clock.iso(found.made_at),
         "replied": found.replied,
         "time_to_delivery": {
-            "delivered": found.delays.number,
-            "median": found.delays.median,
-            "p95": found.delays.p95,
-            "classes": [{"below": end, "n": n} for end, n in zip((*CLASSES, None), found.delays.classes, strict=False)],
+            "delivered": delays.number,
+            "median": delays.median,
+            "p95": delays.p95,
+            "classes": [{"below": end, "n": n} for end, n in ends],
         },
-        "timeline": timeline
-        and {
+        "timeline": {
             "begin": clock.iso(timeline.begin),
-            "step": timeline.step / 1000,
+            "step": timeline.step // clock.SECOND,
             **timeline.series,
             "later": timeline.later,
-        },
+        }
+        if timeline
+        else None,
     }

@@ -127,8 +127,8 @@ def _cleaned(cell: str) -> str:
 
 def _frame(sheets: int) -> Iterator[tuple[str, str]]:
     """The parts that make a workbook of so many sheets."""
-    numbers = range(1, sheets + 1)
-    each = [(n, f"rId{n}", f"worksheets/sheet{n}.xml") for n in numbers]
+    each = [(n, f"rId{n}", f"worksheets/sheet{n}.xml") for n in range(1, sheets + 1)]
+    relations = f'<Relationships xmlns="{_PACKAGE}/relationships">'
     sheet_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"
     yield (
         "xl/workbook.xml",
@@ -138,14 +138,13 @@ def _frame(sheets: int) -> Iterator[tuple[str, str]]:
     )
     yield (
         "xl/_rels/workbook.xml.rels",
-        f'<Relationships xmlns="{_PACKAGE}/relationships">'
+        relations
         + "".join(f'<Relationship Id="{r}" Type="{_OFFICE}/worksheet" Target="{path}"/>' for _, r, path in each)
         + "</Relationships>",
     )
     yield (
         "_rels/.rels",
-        f'<Relationships xmlns="{_PACKAGE}/relationships">'
-        + f'<Relationship Id="rId1" Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        f'{relations}<Relationship Id="r" Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
     )
     yield (
         "[Content_Types].xml",

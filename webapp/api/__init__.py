@@ -23,13 +23,15 @@ from worker import (
     recipients,
     reports,
     segments,
+    statistics,
     tasks,
     vault,
 )
-from worker.models import Channel, MessageTemplate
+from worker.models import Broadcast, Channel, MessageTemplate
 from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
 from worker.providers.base import REFUSED, SendError
+from worker.states import MESSAGE_STATUSES
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -316,9 +318,9 @@ def broadcast_delete(number: int) -> tuple[str, int]:
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
     given = _json() if request.get_data() else {}
-    given = _known(given, frozenset({"who"}) if action == "restart" else frozenset())
-    who = str(given.get("who", "everyone"))
-    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who)
+    given = _known(given, frozenset({"who", "cause"}) if action == "restart" else frozenset())
+    who, cause = str(given.get("who", "everyone")), given.get("cause")
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who, cause and str(cause))
     return jsonify(shapes.broadcast(row))
 
 
@@ -326,25 +328,50 @@ def broadcast_act(number: int, action: str) -> Response:
 @role("viewer")
 def broadcast_messages(number: int) -> Response:
     row = lookup.broadcast(number)
-    chosen = reports.Filter(
-        run=_run(row.run),
-        status=request.args.get("status", ""),
-        cause=request.args.get("cause", ""),
-        file_id=_number("file"),
-        phone=lookup.phone_filter(),
-    )
     try:
-        page = reports.messages(row, chosen, request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
+        page = reports.messages(row, _chosen(row), request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
     except ValueError as error:
         raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
     return jsonify({"items": [shapes.message(item) for item in page.items], "next": page.next})
 
 
-@api.get("/broadcasts/<int:number>/report.csv")
+def _chosen(row: Broadcast) -> reports.Filter:
+    """The messages that the address asks for."""
+    status = request.args.get("status", "")
+    if status and status not in MESSAGE_STATUSES:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={"status": ""})
+    return reports.Filter(
+        run=_run(row.run),
+        status=status,
+        cause=request.args.get("cause", ""),
+        file_id=_number("file"),
+        phone=lookup.phone_filter(),
+    )
+
+
+@api.get("/broadcasts/<int:number>/report")
 @role("viewer")
 def broadcast_report(number: int) -> Response:
     row = lookup.broadcast(number)
-    return exports.report_csv(row, _run(row.run), lookup.language())
+    run = _run(row.run)
+    facts, due = statistics.facts(row, run)
+    if due:
+        tasks.count_report(row.id, run)
+    return jsonify(shapes.report(row, run, facts, due))
+
+
+@api.get("/broadcasts/<int:number>/report.csv")
+@role("viewer")
+def broadcast_report_csv(number: int) -> Response:
+    row = lookup.broadcast(number)
+    return exports.report_csv(row, _chosen(row), lookup.language())
+
+
+@api.get("/broadcasts/<int:number>/report.xlsx")
+@role("viewer")
+def broadcast_report_xlsx(number: int) -> Response:
+    row = lookup.broadcast(number)
+    return exports.report_xlsx(row, _chosen(row))
 
 
 @api.get("/broadcasts/<int:number>/sample.csv")
