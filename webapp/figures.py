@@ -30,17 +30,19 @@ class Rate(NamedTuple):
     of: str
 
 
-def rates(numbers: Mapping[str, int], replied: int | None) -> list[Rate]:
-    """The rates of a run, each with what it is of."""
+def rates(row: Broadcast, numbers: Mapping[str, int], replied: int | None) -> list[Rate]:
+    """The rates of a run, each with what it is of; without what nobody reports, such as the reading of an SMS."""
+    reads = row.channel is None or row.channel.kind == "waba"
     sent, arrived = reports.taken(numbers), numbers["delivered"] + numbers["read"]
     found = [
         Rate("sent", _("Sent"), sent, numbers["total"], _("of all")),
         Rate("delivered", _("Delivered"), arrived, sent, _("of those sent")),
-        Rate("read", _("Read"), numbers["read"], arrived, _("of those delivered")),
         Rate("lost", _("Not delivered"), numbers["failed"] + numbers["undelivered"], numbers["total"], _("of all")),
     ]
     if replied is not None:
-        found.insert(3, Rate("replied", _("Replied"), replied, arrived, _("of those delivered")))
+        found.insert(2, Rate("replied", _("Replied"), replied, arrived, _("of those delivered")))
+    if reads or numbers["read"]:
+        found.insert(2, Rate("read", _("Read"), numbers["read"], arrived, _("of those delivered")))
     return found
 
 
@@ -70,7 +72,8 @@ class Picture(NamedTuple):
 def picture(found: statistics.Timeline) -> Picture:
     """The counted times as lines that rise, and as the rows of a table."""
     number = len(found.series["sent"])
-    most = max(sum(counts) for counts in found.series.values()) or 1
+    most = max(sum(counts) for counts in found.series.values())
+    most += most % 2 or 2 * (not most)  # its half stands at the scale as well
     labels = {
         "sent": words.MESSAGE_STATUSES["sent"].label,
         "delivered": words.MESSAGE_STATUSES["delivered"].label,

@@ -5,6 +5,7 @@ Everything numeric and dated goes through Babel; nothing is formatted by hand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -55,7 +56,8 @@ def money(sum_: float, currency: str | None) -> str:
     """A sum with its currency as people write it: "1,234.50 ₽"; without one a bare number."""
     if not currency:
         return str(format_decimal(round(sum_, 2)))
-    return str(format_currency(round(sum_, 2), currency))
+    # A code of letters stands apart from the figures; a sign stands where the language puts it.
+    return re.sub(r"(?<=[A-Z]{3})(?=\d)", NO_BREAK, str(format_currency(round(sum_, 2), currency)))
 
 
 def filesize(size: int) -> str:

@@ -213,7 +213,7 @@ def report(row: Broadcast, run: int | None, facts: statistics.Facts | None, due:
         "counters": numbers,
         "rates": [
             {"name": rate.key, "n": rate.part, "of": rate.whole, "share": round(rate.part / rate.whole, 6)}
-            for rate in figures.rates(numbers, facts.replied if facts else None)
+            for rate in figures.rates(row, numbers, facts.replied if facts else None)
             if rate.whole
         ],
         "cost": price,

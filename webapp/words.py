@@ -276,7 +276,7 @@ WHO: dict[str, LazyString] = {
 
 # By the deeds of worker.causes.
 DEEDS: dict[str, Deed] = {
-    "again": Deed(_l("Send again"), _l("Send again")),
+    "again": Deed(_l("Send again to these"), _l("Send again to these")),
     "sms": Deed(_l("Send by SMS"), _l("Make the draft")),
     "stop": Deed(_l("Add to the stop list"), _l("Add to the stop list")),
 }

@@ -270,7 +270,9 @@ def story(row: Row) -> list[Event]:
         for sql, parameters in sources
         for found in db.rows(f"{sql} ORDER BY id LIMIT {STORY_MAX}", parameters)
     ]
-    for at, code in ((row.sending_at, "sending"), (row.sent_at, "sent")):
+    reported = any(event.kind == "report" for event in events)
+    later = (("delivered", row.delivered_at), ("read", row.read_at), ("undelivered", row.undelivered_at))
+    for code, at in (("sending", row.sending_at), ("sent", row.sent_at), *(() if reported else later)):
         if at is not None:
             events.append(Event(at, "own", code, None, row.provider_id if code == "sent" else None))
     return sorted(events, key=lambda event: event.at)

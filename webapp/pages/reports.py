@@ -66,7 +66,9 @@ def compare() -> str:
     return render_template(
         "reports/compare.html",
         name=name,
-        items=[(one, {rate.key: rate for rate in figures.rates(one.numbers, one.replied)}) for one in found],
+        items=[
+            (one, {rate.key: rate for rate in figures.rates(one.broadcast, one.numbers, one.replied)}) for one in found
+        ],
         first=address() if before else "",
         next=address(before=following) if following else "",
     )
@@ -96,7 +98,7 @@ def report(number: int) -> str:
         run_name=run or "all",
         tabs=_tabs(row, run),
         numbers=numbers,
-        rates=figures.rates(numbers, counted["facts"].replied if counted["facts"] else None),
+        rates=figures.rates(row, numbers, counted["facts"].replied if counted["facts"] else None),
         cost=use.cost(row, numbers),
         parts=[
             (status, numbers[status], url_for("reports.report", number=number, run=run or "all", status=status))
