@@ -143,24 +143,30 @@ def _as_csv(broadcast: Broadcast, cause: str) -> Iterator[BinaryIO]:
     size that may be uploaded."""
     names = _names(broadcast)
     head = _line([PHONE, *names.values()])
-    out, size = _begun(head), len(head)
-    filled = False
+    out: BinaryIO | None = None
+    for line in _lines(broadcast, cause, list(names)):
+        if out is not None and out.tell() + len(line) > recipients.MAX_BYTES - ROOM:
+            out.seek(0)
+            yield out
+            out = None
+        if out is None:
+            out = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=1024 * 1024))  # noqa: SIM115
+            out.write(head)
+        out.write(line)
+    if out is not None:
+        out.seek(0)
+        yield out
+
+
+def _lines(broadcast: Broadcast, cause: str, keys: list[str]) -> Iterator[bytes]:
+    """One line for each of them: the number, then the cells of the columns with these keys."""
     for file in _files(broadcast):
-        keys = [column_key(name) for name in file.columns]
-        at = [keys.index(key) if key in keys else None for key in names]
+        own = [column_key(name) for name in file.columns]
+        at = [own.index(key) if key in own else None for key in keys]
         for step in _lost(broadcast, file, cause):
             for one in step:
                 cells = [one.cells[i] if i is not None and i < len(one.cells) else "" for i in at]
-                line = _line([one.phone, *cells])
-                if size + len(line) > recipients.MAX_BYTES - ROOM and filled:
-                    out.seek(0)
-                    yield out
-                    out, size = _begun(head), len(head)
-                out.write(line)
-                size, filled = size + len(line), True
-    if filled:
-        out.seek(0)
-        yield out
+                yield _line([one.phone, *cells])
 
 
 def _names(broadcast: Broadcast) -> dict[str, str]:
@@ -171,12 +177,6 @@ def _names(broadcast: Broadcast) -> dict[str, str]:
             if column_key(name) not in ("", column_key(PHONE)):
                 names.setdefault(column_key(name), name)
     return names
-
-
-def _begun(head: bytes) -> BinaryIO:
-    out = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=1024 * 1024))  # noqa: SIM115
-    out.write(head)
-    return out
 
 
 def _line(cells: list[str]) -> bytes:
