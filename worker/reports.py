@@ -22,9 +22,9 @@ from worker.states import MESSAGE_STATUSES, REPORT_LIFE, TAKEN
 
 PAGE = 50
 PAGE_MAX = 500
-LOOK = 0.1  # seconds that a page may look for what no index leads to
+LOOK = 0.07  # seconds that a page may look for what no index leads to
 STRETCH = 20_000  # lines of a file that are read at once then
-NARROW = 2_000
+NARROW = 10_000
 
 
 class Row(NamedTuple):
