@@ -887,6 +887,7 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             .exists()
         ):
             db.execute("DELETE FROM counter WHERE broadcast_id = ?", [broadcast.id])
+            db.execute("DELETE FROM snapshot WHERE broadcast_id = ?", [broadcast.id])
             db.execute(
                 "DELETE FROM rejected_row WHERE file_id IN (SELECT id FROM recipient_file WHERE broadcast_id = ?)",
                 [broadcast.id],

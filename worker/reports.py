@@ -440,13 +440,21 @@ def cost(broadcast: Broadcast, numbers: Mapping[str, int]) -> float | None:
 
 
 def parts_each(broadcast: Broadcast) -> float | None:
-    """How many units of its price one message of a broadcast is: the parts of an SMS, if all have as many."""
+    """How many units of its price one message of a broadcast is: one, or the parts of an SMS on the average, as far as
+    they are known from the text alone or from the check of every file."""
     if not broadcasts.mobile_only(broadcast):
         return 1
     content = broadcasts.content(broadcast)
-    if content is None or content.columns:
+    if content is not None and not content.columns:
+        return segments.count(broadcast.text or "").segments
+    files = RecipientFile.select(RecipientFile.facts).where(
+        (RecipientFile.broadcast == broadcast.id) & (RecipientFile.state == "ready")
+    )
+    counted = [(file.facts or {}).get("segments") for file in files]
+    tally = [(int(parts), rows) for found in counted for parts, rows in (found or {}).items()]
+    if not tally or not all(counted):
         return None
-    return segments.count(broadcast.text or "").segments
+    return sum(parts * rows for parts, rows in tally) / sum(rows for _, rows in tally)
 
 
 # --- export -----------------------------------------------------------------------------------------

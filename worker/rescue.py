@@ -79,8 +79,12 @@ def offer(broadcast: Broadcast, cause: str) -> Offer:
     """The question before a draft is made."""
     found = broadcasts.content(broadcast)
     text = rendering.as_text(found) if found is not None else ""
-    sms = channels.living().where((Channel.kind == "sms") & (Channel.state == "on")).order_by(Channel.id)
-    return Offer(number(broadcast, cause), text, _parts(broadcast, cause, text), list(sms))
+    return Offer(number(broadcast, cause), text, _parts(broadcast, cause, text), sms_channels())
+
+
+def sms_channels() -> list[Channel]:
+    """The channels that an SMS can go by now."""
+    return list(channels.living().where((Channel.kind == "sms") & (Channel.state == "on")).order_by(Channel.id))
 
 
 def _parts(broadcast: Broadcast, cause: str, text: str) -> float | None:

@@ -231,7 +231,7 @@ def test_the_sms_is_offered_with_its_price_and_becomes_a_draft(sender: Browser, 
     channel = make.channel(name="Gateway", price=2.5, currency="RUB")
     question = sender.page(f"{url}?cause=131026", headers=ENGLISH)
     assert "Send to these 2 by SMS" in question and "Gateway" in question and "for a segment" in question
-    for wrong in ("", "x", "999"):
+    for wrong in ("", "x", "999", str(waba.channel_id)):
         sender.post(url, {"cause": "131026", "channel_id": wrong})
     assert Broadcast.select().count() == 1
     answer = sender.post(url, {"cause": "131026", "channel_id": str(channel.id), "form_token": "t"})

@@ -221,6 +221,11 @@ def test_runs_are_compared_the_latest_first(database: Settings) -> None:
 def test_the_cost_counts_the_parts_of_an_sms(database: Settings) -> None:
     row = make.broadcast(text="Я" * 71, channel=make.channel(price=2))
     assert reports.cost(row, {**dict.fromkeys(MESSAGE_STATUSES, 0), "delivered": 10, "queued": 5}) == 40
+    varied = make.broadcast(text="{{ name }}", channel=make.channel(price=2))
+    make.file(varied, facts={"segments": {"1": 30, "3": 10}})
+    assert reports.parts_each(varied) == 1.5
+    make.file(varied)
+    assert reports.parts_each(varied) is None, "one file was checked before such facts were kept"
     assert reports.cost(make.broadcast(channel=None), dict.fromkeys(MESSAGE_STATUSES, 1)) is None
 
 

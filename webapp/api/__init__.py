@@ -351,7 +351,7 @@ def _chosen(row: Broadcast) -> reports.Filter:
 
 @api.get("/broadcasts/<int:number>/report")
 @role("viewer")
-def broadcast_report(number: int) -> Response:
+def broadcast_figures(number: int) -> Response:
     row = lookup.broadcast(number)
     run = _run(row.run)
     facts, due = statistics.facts(row, run)
@@ -362,14 +362,14 @@ def broadcast_report(number: int) -> Response:
 
 @api.get("/broadcasts/<int:number>/report.csv")
 @role("viewer")
-def broadcast_report_csv(number: int) -> Response:
+def broadcast_report(number: int) -> Response:
     row = lookup.broadcast(number)
     return exports.report_csv(row, _chosen(row), lookup.language())
 
 
 @api.get("/broadcasts/<int:number>/report.xlsx")
 @role("viewer")
-def broadcast_report_xlsx(number: int) -> Response:
+def broadcast_workbook(number: int) -> Response:
     row = lookup.broadcast(number)
     return exports.report_xlsx(row, _chosen(row))
 

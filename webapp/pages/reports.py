@@ -242,12 +242,12 @@ def _again(row: Broadcast, cause: str) -> Response:
 
 
 def _by_sms(row: Broadcast, cause: str) -> Response:
-    channel = request.form.get("channel_id", "")
-    if not (channel.isascii() and channel.isdigit() and len(channel) < 16):
+    given = request.form.get("channel_id", "")
+    channel = next((one for one in rescue.sms_channels() if str(one.id) == given), None)
+    if channel is None:
         raise broadcasts.Invalid({"channel_id": broadcasts.Problem("channel_required")})
-    lookup.channel(int(channel))
     token = request.form.get("form_token", "")[:64] or None
-    made, files = rescue.by_sms(lookup.settings(), row, cause, int(channel), me().name, token)
+    made, files = rescue.by_sms(lookup.settings(), row, cause, channel.id, me().name, token)
     for file in files:
         tasks.read_file(file.id)
     toast = _("This is the draft. Check the text, then start it")
