@@ -454,7 +454,7 @@ def parts_each(broadcast: Broadcast) -> float | None:
     tally = [(int(parts), rows) for found in counted for parts, rows in (found or {}).items()]
     if not tally or not all(counted):
         return None
-    return sum(parts * rows for parts, rows in tally) / sum(rows for _, rows in tally)
+    return float(sum(parts * rows for parts, rows in tally) / sum(rows for _, rows in tally))
 
 
 # --- export -----------------------------------------------------------------------------------------
