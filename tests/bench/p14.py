@@ -23,6 +23,7 @@ RATE = 15_000  # messages a minute that leave meanwhile
 CONVERSATIONS = 20_000
 OTHERS = 60  # broadcasts beside the large one
 BAR = 200.0  # ms
+EMPTY = "a page that lists nothing"
 START, HOUR = 1_793_869_200_000, 3_600_000
 
 
@@ -106,18 +107,19 @@ def pages() -> list[Result]:
                 assert answer.status_code == 200, url
         left = db.value("SELECT COUNT(*) FROM message WHERE broadcast_id = ? AND status = 'queued'", [sending.id])
         note = f"while {RATE // 60:,}/s leave, {left:,} of {RATE:,} still waited at the end"
+        ends = {name: quantiles(times, n=20)[-1] for name, times in took.items()}
+        floor = ends.pop(EMPTY)
         results = [
             Result(
-                f"P14 {name}",
-                f"{p95:.0f} ms p95",
-                f"{median(times):.0f} ms median",
-                "",
+                f"P14 {name}, p95 (median)",
+                f"{p95:.0f} ms ({median(took[name]):.0f})",
+                f"{floor:.0f} ms {EMPTY}",
+                f"{p95 / floor:.1f}",
                 f"≤ {BAR:.0f} ms",
                 p95 <= BAR,
                 note,
             )
-            for name, times in took.items()
-            for p95 in [quantiles(times, n=20)[-1]]
+            for name, p95 in ends.items()
         ]
         worker = f"{counted.took / 1000:.1f} s of reading by the worker while it sends"
         return [*results, Result("P14 counting the facts", worker, "", "", "", True)]
@@ -127,6 +129,7 @@ def _addresses(broadcast: int, file: int) -> dict[str, str]:
     report = f"/broadcasts/{broadcast}/report?run=1"
     message = db.value("SELECT id FROM message WHERE file_id = ? AND run = 1 AND line = ?", [file, LARGE // 2])
     return {
+        EMPTY: "/broadcasts?name=nobody",
         "report": report,
         "facts": f"/broadcasts/{broadcast}/report/facts?run=1",
         "comparison": "/reports",
