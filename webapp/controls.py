@@ -7,7 +7,7 @@ from typing import NamedTuple
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 
-from worker import broadcasts, tasks
+from worker import broadcasts, canary, tasks
 from worker.models import Broadcast
 from worker.settings import Settings
 from worker.states import allowed
@@ -54,11 +54,21 @@ def missing(broadcast: Broadcast) -> list[LazyString]:
 
 
 def press(
-    settings: Settings, broadcast: Broadcast, action: str, actor: str, who: str = "everyone", cause: str | None = None
+    settings: Settings,
+    broadcast: Broadcast,
+    action: str,
+    actor: str,
+    who: str = "everyone",
+    first: int | None = None,
+    pick: str = canary.FIRST,
+    cause: str | None = None,
 ) -> Broadcast:
-    """Do it, and wake the worker. Raises Invalid and NotAllowed of worker.broadcasts."""
+    """Do it, and wake the worker. `who` and `cause`: of a restart; `first` and `pick`: the canary of a start.
+
+    Raises Invalid and NotAllowed of worker.broadcasts.
+    """
     if action == "start":
-        changed = broadcasts.start(settings, broadcast, actor)
+        changed = broadcasts.start(settings, broadcast, actor, first, pick)
     elif action == "restart":
         changed = broadcasts.restart(broadcast, who, actor, cause)
         tasks.copy_run(changed.id)

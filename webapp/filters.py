@@ -24,7 +24,7 @@ from flask_babel import (
 )
 from flask_babel import gettext as _
 
-from webapp import words
+from webapp import markup, words
 from worker import clock
 
 NO_BREAK = "\u00a0"
@@ -52,12 +52,12 @@ def percent(part: float, whole: float) -> str:
     return str(format_percent(Decimal(str(share)) / 100, locale=get_locale(), decimal_quantization=False))
 
 
-def money(sum_: float, currency: str | None) -> str:
-    """A sum with its currency as people write it: "1,234.50 ₽"; without one a bare number."""
+def money(value: float, currency: str | None) -> str:
+    """120.5 and "RUB" → "120,50 ₽"; a plain number where the currency is not known."""
     if not currency:
-        return str(format_decimal(round(sum_, 2)))
+        return number(round(value, 2))
     # A code of letters stands apart from the figures; a sign stands where the language puts it.
-    return re.sub(r"(?<=[A-Z]{3})(?=\d)", NO_BREAK, str(format_currency(round(sum_, 2), currency)))
+    return re.sub(r"(?<=[A-Z]{3})(?=\d)", NO_BREAK, str(format_currency(value, currency)))
 
 
 def filesize(size: int) -> str:
@@ -159,6 +159,7 @@ def own_name(name: str) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "own_name": own_name,
     "number": number,
+    "chat": markup.chat,
     "percent": percent,
     "money": money,
     "filesize": filesize,

@@ -10,7 +10,20 @@ import sys
 import threading
 from collections.abc import Callable
 
-from worker import broadcasts, clock, counters, db, delivery, direct, locks, migrations, recipients, settings, tasks
+from worker import (
+    broadcasts,
+    clock,
+    confirmations,
+    counters,
+    db,
+    delivery,
+    direct,
+    locks,
+    migrations,
+    recipients,
+    settings,
+    tasks,
+)
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.sender import Sender
@@ -97,6 +110,8 @@ class WorkerProcess:
     def _tick(self) -> None:
         now = clock.monotonic()
         if broadcasts.start_due():
+            self.sender.wake()
+        if confirmations.send_due(self.settings):
             self.sender.wake()
         if now - self._recovered > RECOVER_EVERY:
             self._recovered = now

@@ -236,7 +236,8 @@ def cells(file: RecipientFile, row: Row) -> list[tuple[str, str]]:
 class Event(NamedTuple):
     """One line of a message's story. `kind`: own, attempt, report, reply, stop; `code` a status, an outcome or a deed.
 
-    `effect` of a report: moved, kept or conflict. `http` is the status of the answer to an attempt.
+    `cause` of a change to the stop list: who said it. `effect` of a report: moved, kept or conflict. `http`: the status
+    of the answer to an attempt.
     """
 
     at: int
@@ -261,7 +262,7 @@ def story(row: Row) -> list[Event]:
         ("SELECT at, 'report', status, code, detail, effect FROM delivery_report WHERE message_id = ?", [row.id]),
         ("SELECT at, 'reply', kind, NULL, text FROM inbound WHERE message_id = ?", [row.id]),
         (
-            "SELECT at, 'stop', action, NULL, reason FROM opt_out_event WHERE phone = ? AND at >= ?",
+            "SELECT at, 'stop', action, source, reason FROM opt_out_event WHERE phone = ? AND at >= ?",
             [row.phone, row.sending_at or clock.now()],
         ),
     )

@@ -198,8 +198,8 @@ def to_stop_list(broadcast: Broadcast, cause: str, reason: str, actor: str) -> i
     for file in _files(broadcast):
         for step in _lost(broadcast, file, cause):
             with db.write():
-                for one in step:
-                    optouts.record(one.phone, "person", reason, broadcast.channel_id)
+                entries = [optouts.Entry(one.phone, reason=reason) for one in step]
+                optouts.put(entries, optouts.PERSON, channel_id=broadcast.channel_id, actor=actor)
             done += len(step)
     with db.write():
         audit.record(actor, "broadcast.stop_list", str(broadcast.id), cause=cause, n=done)

@@ -14,7 +14,7 @@ from typing import Any
 
 from huey import SqliteHuey
 
-from worker import broadcasts, channels, db, recipients, statistics
+from worker import broadcasts, channels, db, overlap, recipients, statistics
 from worker.models import Broadcast, RecipientFile
 from worker.providers.base import SendError
 from worker.settings import Settings
@@ -86,6 +86,11 @@ def copy_run(broadcast_id: int) -> None:
     _nudge(_copy_run, broadcast_id)
 
 
+def count_overlap(broadcast_id: int) -> None:
+    """Have the queue of a broadcast gone through for its pre-flight sheet."""
+    _nudge(_count_overlap, broadcast_id)
+
+
 @huey.task(name="wake")  # type: ignore[untyped-decorator]
 def _wake(broadcast_id: int) -> None:
     _Process.on_wake()
@@ -113,6 +118,12 @@ def _copy_run(broadcast_id: int) -> None:
 def _count_report(broadcast_id: int, run: int) -> None:
     with db.connection():
         statistics.renew(broadcast_id, run)
+
+
+@huey.task(name="count_overlap")  # type: ignore[untyped-decorator]
+def _count_overlap(broadcast_id: int) -> None:
+    with db.connection():
+        overlap.count(broadcast_id)
 
 
 def run_read_file(file_id: int) -> None:

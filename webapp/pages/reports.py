@@ -237,7 +237,7 @@ def _back(row: Broadcast, cause: str) -> str:
 
 
 def _again(row: Broadcast, cause: str) -> Response:
-    controls.press(lookup.settings(), row, "restart", me().name, "undelivered", cause)
+    controls.press(lookup.settings(), row, "restart", me().name, "undelivered", cause=cause)
     return htmx.redirect(url_for("broadcasts.show", number=row.id))
 
 
