@@ -12,7 +12,7 @@ ROWS = {
     1: "db models migrations vault locks logs",
     2: "states optouts throttle rendering providers counters audit causes people breaker",
     3: "backup broadcasts recipients sender lines proofs delivery inbox reports channels channel_settings channel_health"
-    " retention watchdog media direct preflight statistics attachments",
+    " retention watchdog media direct preflight statistics attachments talk",
     4: "tasks __main__",
 }
 # The tables name statuses that come from the state tables, which are pure data.

@@ -96,7 +96,10 @@ def update(
         raise Invalid({"send_at": Problem("already_started")})
     with db.write():
         if changed:
-            same_state = Broadcast.update(**{name: columns[name] for name in changed}, updated_at=clock.now()).where(
+            new = {name: columns[name] for name in changed} | {"updated_at": clock.now()}
+            if content - {"region", "ignore_duplicates"}:
+                new["text_version"] = Broadcast.text_version + 1  # what was sent before said something else
+            same_state = Broadcast.update(**new).where(
                 (Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state)
             )
             if same_state.execute() != 1:
@@ -116,6 +119,20 @@ def _cleaned(settings: Settings, values: Mapping[str, Any], known: Broadcast | N
     if cleaner.problems:
         raise Invalid(cleaner.problems)
     return columns
+
+
+def check_template(
+    settings: Settings, channel: Channel, template: tuple[str, str], variables: Mapping[str, Any]
+) -> None:
+    """Whether a message of this template, by name and language, can be sent with these variables. Raises Invalid."""
+    chosen = dict(zip(("name", "language"), template, strict=True))
+    cleaner = _Cleaner(settings, {"template": chosen}, None, True)
+    if channel.kind == "waba":
+        cleaner._template(channel, variables)
+    else:
+        cleaner._bad("template", "template_needs_waba")
+    if cleaner.problems:
+        raise Invalid(cleaner.problems)
 
 
 class _Cleaner:

@@ -32,6 +32,7 @@ STATEMENTS = (
     ),
     "CREATE UNIQUE INDEX conversation_channel_id_phone ON conversation (channel_id, phone)",
     "CREATE INDEX conversation_state_last_at_id ON conversation (state, last_at, id)",
+    "CREATE INDEX conversation_last_at_id ON conversation (last_at, id)",
     "CREATE INDEX conversation_phone ON conversation (phone)",
     "CREATE INDEX conversation_broadcast_id ON conversation (broadcast_id)",
     "CREATE INDEX conversation_unread ON conversation (last_at) WHERE unread > 0",
@@ -40,7 +41,8 @@ STATEMENTS = (
         "INSERT INTO conversation (channel_id, phone, name, state, unread, broadcast_id, message_id, last_in_at,"
         " last_at, last_text, last_direction, created_at)"
         " SELECT i.channel_id, i.phone, MAX(i.name), 'open', COUNT(*), MAX(i.broadcast_id), MAX(i.message_id),"
-        " MAX(i.at), MAX(i.at), '', 'in', MIN(i.at) FROM inbound i WHERE i.phone <> '' GROUP BY i.channel_id, i.phone"
+        " MAX(i.at), MAX(i.at), '', 'in', MIN(i.at) FROM inbound i WHERE i.phone <> '' AND i.kind <> 'reaction'"
+        " GROUP BY i.channel_id, i.phone"
     ),
     (
         "UPDATE inbound SET conversation_id = (SELECT c.id FROM conversation c"
@@ -48,9 +50,10 @@ STATEMENTS = (
     ),
     (
         "UPDATE conversation SET last_text = COALESCE((SELECT i.text FROM inbound i"
-        " WHERE i.conversation_id = conversation.id ORDER BY i.at DESC, i.id DESC LIMIT 1), '')"
+        " WHERE i.conversation_id = conversation.id AND i.kind <> 'reaction'"
+        " ORDER BY i.at DESC, i.id DESC LIMIT 1), '')"
     ),
-    "CREATE INDEX inbound_conversation_id_id ON inbound (conversation_id, id)",
+    "CREATE INDEX inbound_conversation_id_at_id ON inbound (conversation_id, at, id)",
     "CREATE INDEX inbound_broadcast_id ON inbound (broadcast_id, phone)",
     (
         "CREATE TABLE attachment (id {id}, inbound_id BIGINT NOT NULL, channel_id BIGINT NOT NULL,"
