@@ -327,12 +327,14 @@ SPECIAL: dict[str, LazyString] = {
     "reply": _l("the person replies"),
     "stop": _l("the person replies STOP"),
     "paused": _l("the template is paused: the broadcast stops"),
+    "picture": _l("the person replies with a picture"),
 }
 SPECIAL_SMS: dict[str, LazyString] = {
     "not_on_whatsapp": _l("no such number"),
     "marketing_cap": _l("refused by the operator"),
     "never_read": _l("delivered"),
     "paused": _l("the sender name is refused: the channel stops"),
+    "picture": _l("the person replies"),
 }
 
 # What happened and what to do, by the key of worker.causes; words only, who and retry stand there.
