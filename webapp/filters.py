@@ -104,6 +104,11 @@ def ago(ms: int | None) -> str:
     return str(format_timedelta(delta, add_direction=True, threshold=0.95))
 
 
+def left(ms: int) -> str:
+    """How long until that moment: "2 hours"."""
+    return duration(max(ms - clock.now(), 0))
+
+
 def phone(e164: str) -> str:
     """+79001234567 → "+7 900 123-45-67"."""
     try:
@@ -133,6 +138,12 @@ def browser(agent: str) -> str:
     return ", ".join(filter(None, seen)) or agent or "–"
 
 
+def last_words(text: str) -> str:
+    """What a list of conversations shows of the last message: its beginning, or what it is when it has no words."""
+    kind = text[1:-1] if text.startswith("[") and text.endswith("]") else ""
+    return str(words.INBOUND_KINDS.get(kind, text))
+
+
 def own_name(name: str) -> str:
     """The name of a channel or provider; those of the sandbox in the reader's language."""
     return str(words.PROVIDERS.get(name, name))
@@ -140,12 +151,14 @@ def own_name(name: str) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "own_name": own_name,
+    "last_words": last_words,
     "number": number,
     "percent": percent,
     "filesize": filesize,
     "when": when,
     "at": at,
     "ago": ago,
+    "left": left,
     "duration": duration,
     "phone": phone,
     "masked": masked,

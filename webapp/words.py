@@ -55,6 +55,31 @@ PROVIDERS: dict[str, LazyString] = {
     "HTTP gateway": _l("HTTP gateway"),
 }
 
+INBOX_VIEWS: dict[str, LazyString] = {
+    "open": _l("Open"),
+    "new": _l("New"),
+    "mine": _l("Mine"),
+    "closed": _l("Closed"),
+    "all": _l("All conversations"),
+}
+
+# What a person sent when it has no words of its own.
+INBOUND_KINDS: dict[str, LazyString] = {
+    "text": _l("Empty message"),
+    "image": _l("Picture"),
+    "audio": _l("Audio message"),
+    "video": _l("Video"),
+    "document": _l("Document"),
+    "sticker": _l("Sticker"),
+    "location": _l("Place on the map"),
+    "contacts": _l("Contact card"),
+    "order": _l("Order"),
+    "button": _l("Pressed button"),
+    "interactive": _l("Filled-in form"),
+    "reaction": _l("Reaction taken back"),
+    "unsupported": _l("A message of a kind that cannot be shown here"),
+}
+
 KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
 
 CHANNEL_STATES: dict[str, Word] = {

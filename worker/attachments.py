@@ -7,6 +7,7 @@ process that dies leaves it to the next one.
 from __future__ import annotations
 
 import logging
+import mimetypes
 import os
 import secrets
 import shutil
@@ -25,6 +26,8 @@ ROOM = FILE_MAX + 64 * 1024 * 1024  # bytes of the disk that stay free for the m
 # The pauses after a try that told nothing for good. The vendor keeps a file for a week.
 PAUSES = (10 * clock.SECOND, clock.MINUTE, 10 * clock.MINUTE, clock.HOUR, 6 * clock.HOUR)
 FULL_PAUSE = 10 * clock.MINUTE
+NAME_MAX = 100
+_NOT_IN_NAMES = frozenset('<>:"/\\|?*')
 BINARY = "application/octet-stream"
 _STARTS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"), (b"GIF8", "image/gif"))
 PICTURES = frozenset({*(mime for _start, mime in _STARTS), "image/webp"})
@@ -54,6 +57,16 @@ def of_inbound(ids: Iterable[int]) -> Mapping[int, list[Attachment]]:
     for row in Attachment.select().where(Attachment.inbound_id.in_(list(ids))).order_by(Attachment.id):
         found.setdefault(row.inbound_id, []).append(row)
     return found
+
+
+def file_name(row: Attachment) -> str:
+    """A name fit for anybody's disk: what the sender called it, without what a path or a terminal would take amiss."""
+    kept = "".join(c for c in row.name if c.isprintable() and c not in _NOT_IN_NAMES).strip(". ")
+    stem, dot, ending = kept.rpartition(".")
+    if not dot or not ending.isalnum() or len(ending) > 8:
+        stem, ending = kept, (mimetypes.guess_extension(row.mime) or "").lstrip(".")
+    stem = stem[:NAME_MAX].strip(". ") or f"file-{row.id}"
+    return f"{stem}.{ending}" if ending else stem
 
 
 def file_of(settings: Settings, row: Attachment) -> Path | None:
