@@ -105,8 +105,8 @@ def ago(ms: int | None) -> str:
 
 
 def left(ms: int) -> str:
-    """How long until that moment: "2 hours"."""
-    return duration(max(ms - clock.now(), 0))
+    """How long until that moment, in a unit of which there are two at least: "23 hours", "84 minutes"."""
+    return str(format_timedelta(timedelta(milliseconds=max(ms - clock.now(), 0)), threshold=2))
 
 
 def phone(e164: str) -> str:

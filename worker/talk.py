@@ -96,47 +96,42 @@ def _inbound(conversation: Conversation, place: _Place, limit: int) -> Found:
         " WHERE conversation_id = ? AND (at, id) < (?, ?) ORDER BY at DESC, id DESC LIMIT ?",
         [conversation.id, *place, limit],
     )
-    return [
-        (
-            _Place(at, id_),
-            Entry(
-                id_,
-                "in",
-                kind,
-                text or "",
-                at,
-                provider_id,
-                broadcast_id,
-                message_id,
-                stop=optouts.is_stop_word(text or ""),
-            ),
-        )
-        for id_, kind, text, at, provider_id, broadcast_id, message_id in rows
-    ]
+    found: Found = []
+    for id_, kind, text, at, *facts in rows:
+        said = Entry(id_, "in", kind, text or "", at, *facts)
+        found.append((_Place(at, id_), said._replace(stop=optouts.is_stop_word(said.text or ""))))
+    return found
+
+
+def answer(direct_id: int) -> Entry:
+    """One answer of ours, by the number of its single message."""
+    (sent,) = direct.by_ids([direct_id])
+    return _answer(sent)
 
 
 def _answers(conversation: Conversation, place: _Place, limit: int) -> Found:
-    return [
-        (
-            _Place(sent.at, sent.id),
-            Entry(
-                sent.message_id,
-                "out",
-                TEMPLATE if sent.is_template else TEXT,
-                sent.text,
-                sent.at,
-                sent.provider_id,
-                None,
-                None,
-                sent.status,
-                sent.cause,
-                sent.cause_text,
-                sent.made_by,
-                sent.waiting,
-            ),
-        )
-        for sent in direct.of_conversation(conversation.id, place.id, limit)
-    ]
+    found: Found = []
+    at = 0
+    for sent in direct.of_conversation(conversation.id, place.id, limit):
+        at = max(at, sent.at)  # they are kept in the order of their ids, whatever the clock did
+        found.append((_Place(at, sent.id), _answer(sent)))
+    return found
+
+
+def _answer(sent: direct.Sent) -> Entry:
+    return Entry(
+        sent.message_id,
+        "out",
+        TEMPLATE if sent.is_template else TEXT,
+        sent.text,
+        sent.at,
+        sent.provider_id,
+        status=sent.status,
+        cause=sent.cause,
+        cause_text=sent.cause_text,
+        made_by=sent.made_by,
+        waiting=sent.waiting,
+    )
 
 
 class _Sent(NamedTuple):

@@ -422,6 +422,7 @@ def attachment(number: int) -> Response:
     )
     # Whatever it is, it runs nothing and sees nothing of this site.
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 
