@@ -24,6 +24,7 @@ LAST_TEXT = 200
 PAGE = 30
 PAGE_MAX = 100
 UNREAD_SHOWN = 99
+SHORTEST = 3  # letters that are looked for in messages
 QUICK_MAX = 100
 STATES = ("open", "closed")
 MAY_ANSWER = ("sender", "admin")
@@ -90,7 +91,8 @@ def _shortened(item: InboundMessage) -> str:
 
 @dataclass(frozen=True)
 class Filter:
-    """What to list. `state` "" means both; `q` is a part of a name, of a number or of what the person wrote."""
+    """What to list. `state` "" means both; `q` is a part of a name, of a number or, from SHORTEST letters on, of
+    what the person wrote."""
 
     unread: bool = False
     assignee_id: int | None = None
@@ -153,14 +155,19 @@ def _conditions(chosen: Filter) -> tuple[list[str], list[Any]]:
     return where, parameters
 
 
+# Any of what the person wrote, among the latest messages with these words: those of a common word are endless.
+_WROTE = (
+    "EXISTS (SELECT 1 FROM inbound i WHERE i.conversation_id = c.id AND i.id IN"
+    " (SELECT rowid FROM inbound_words WHERE inbound_words MATCH ? ORDER BY rowid DESC LIMIT 10000))"
+)
+
+
 def _matching(q: str) -> tuple[str, list[str]]:
     """The condition that name, number or words of a conversation have `q` in them."""
-    pattern = _any_case(q)
-    sql = (
-        "(c.name GLOB ? OR EXISTS (SELECT 1 FROM inbound i WHERE i.conversation_id = c.id AND i.text GLOB ?)"
-        " OR c.last_text GLOB ?"
-    )
-    values = [pattern] * 3
+    sql, values = "(c.name GLOB ?", [_any_case(q)]
+    if len(q) >= SHORTEST:
+        sql += f" OR {_WROTE}"
+        values.append('"' + q.replace('"', '""') + '"')
     digits = "".join(c for c in q if c.isdigit() and c.isascii())
     if digits and not any(c.isalpha() for c in q):
         sql += " OR c.phone GLOB ?"

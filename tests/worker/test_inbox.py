@@ -195,13 +195,23 @@ def test_filters_and_search_find_what_they_say(sms: Channel, waba: Channel, froz
     assert found(broadcast_id=message.broadcast_id) == [anna.id]
     for q in ("анна", "ёлк", "заказ", "79010000001", "+7 901 000-00-01", "000001"):
         assert found(q=q) == [anna.id], q
-    for q in ("BORIS", "0% [SURE", "*", "0000002"):
+    for q in ("BORIS", "0% [SURE", "] *", "0000002"):
         assert found(q=q) == [boris.id], q
-    assert found(q="nobody") == []
+    assert found(q="nobody") == found(q='"') == found(q='" OR "') == []
     inbox.close(anna, "test")
     assert (found(state="open"), found(state="closed")) == ([boris.id], [anna.id])
     with pytest.raises(ValueError, match="state"):
         found(state="lost")
+
+
+def test_words_are_found_as_they_are_now(sms: Channel, frozen: Clock) -> None:
+    heard(sms, "ключ под ковриком")
+    assert inbox.find(inbox.Filter(q="КОВРИК")).items
+    Inbound.update(text="ничего").execute()
+    assert not inbox.find(inbox.Filter(q="коврик")).items and inbox.find(inbox.Filter(q="ничего")).items
+    Inbound.delete().execute()
+    assert not inbox.find(inbox.Filter(q="ничего")).items
+    assert db.value("INSERT INTO inbound_words (inbound_words) VALUES ('integrity-check') RETURNING 1") == 1
 
 
 def test_who_answered_two_broadcasts_is_found_by_either(sms: Channel, frozen: Clock) -> None:

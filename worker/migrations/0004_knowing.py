@@ -4,6 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+# Every three letters of what people wrote, so that any part of it is found at once; kept by triggers.
+WORDS = (
+    (
+        "CREATE VIRTUAL TABLE inbound_words USING fts5"
+        " (text, content = 'inbound', content_rowid = 'id', tokenize = 'trigram')"
+    ),
+    "INSERT INTO inbound_words (rowid, text) SELECT id, text FROM inbound WHERE text <> ''",
+    (
+        "CREATE TRIGGER inbound_words_new AFTER INSERT ON inbound WHEN new.text <> '' BEGIN"
+        " INSERT INTO inbound_words (rowid, text) VALUES (new.id, new.text); END"
+    ),
+    (
+        "CREATE TRIGGER inbound_words_gone AFTER DELETE ON inbound WHEN old.text <> '' BEGIN"
+        " INSERT INTO inbound_words (inbound_words, rowid, text) VALUES ('delete', old.id, old.text); END"
+    ),
+    (
+        "CREATE TRIGGER inbound_words_changed AFTER UPDATE OF text ON inbound BEGIN"
+        " INSERT INTO inbound_words (inbound_words, rowid, text)"
+        " SELECT 'delete', old.id, old.text WHERE old.text <> '';"
+        " INSERT INTO inbound_words (rowid, text) SELECT new.id, new.text WHERE new.text <> ''; END"
+    ),
+)
 STATEMENTS = (
     "ALTER TABLE broadcast ADD COLUMN kind TEXT NOT NULL DEFAULT 'list'",
     "ALTER TABLE broadcast ADD COLUMN quiet_from BIGINT",
@@ -55,6 +77,7 @@ STATEMENTS = (
     ),
     "CREATE INDEX inbound_conversation_id_at_id ON inbound (conversation_id, at, id)",
     "CREATE INDEX inbound_broadcast_id ON inbound (broadcast_id, phone)",
+    *WORDS,
     (
         "CREATE TABLE attachment (id {id}, inbound_id BIGINT NOT NULL, channel_id BIGINT NOT NULL,"
         " media_id TEXT NOT NULL, mime TEXT NOT NULL, name TEXT NOT NULL, size BIGINT NOT NULL, path TEXT NOT NULL,"
