@@ -14,6 +14,7 @@ from worker import (
     attachments,
     broadcasts,
     clock,
+    confirmations,
     counters,
     db,
     delivery,
@@ -111,6 +112,8 @@ class WorkerProcess:
     def _tick(self) -> None:
         now = clock.monotonic()
         if broadcasts.start_due():
+            self.sender.wake()
+        if confirmations.send_due(self.settings):
             self.sender.wake()
         if now - self._recovered > RECOVER_EVERY:
             self._recovered = now

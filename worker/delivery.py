@@ -519,7 +519,7 @@ def forget_parts(limit: int = 5_000) -> int:
 
 
 def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> None:
-    """Store a person's message once, with the broadcast message it answers; a stop word opts out at once.
+    """Store a person's message once, with the broadcast message it answers; a stop word counts at once.
 
     A part of a long reply waits for the others, PARTS_WAIT at the most.
     """
@@ -546,11 +546,9 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
             received_at,
         ],
     ).fetchone()
-    if made is not None:
+    if made is not None and item.phone:
         inbox.receive(channel_id, made[0], item, answered, at)
-    stops = optouts.is_stop_word(item.text) or optouts.is_stop_word(item.payload or "")
-    if made is not None and item.phone and stops:
-        optouts.record(item.phone, "reply", item.text[:200], channel_id)
+        optouts.heed(item.phone, item.text, item.payload or "", channel_id, at)
 
 
 def _keep_part(channel_id: int, item: InboundMessage, received_at: int) -> None:

@@ -304,7 +304,8 @@ def answer(settings: Settings, conversation: Conversation, given: Given, actor: 
         known = Direct.get_or_none(Direct.form_token == token) if token else None
         if known is not None:
             return known
-        if not given.confirm_optout and is_opted_out(conversation):
+        scopes = optouts.SCOPES if (rendered.template or {}).get("category") == "MARKETING" else (optouts.ALL,)
+        if not given.confirm_optout and optouts.opted_out_among([conversation.phone], scopes):
             raise Invalid({"confirm_optout": Problem("optout_unconfirmed")})
         made = direct.send(
             settings,
@@ -326,7 +327,7 @@ def answer(settings: Settings, conversation: Conversation, given: Given, actor: 
 
 
 def is_opted_out(conversation: Conversation) -> bool:
-    """Whether the person asked for silence."""
+    """Whether the person wants no broadcast at all."""
     return bool(optouts.opted_out_among([conversation.phone]))
 
 

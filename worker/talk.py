@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
     `text` None: not kept. `status`, `cause`, `waiting` (a code: why it does not leave): of ours only. `made_by`: who
     answered; "" for a broadcast's message, whose `broadcast_id` it carries. A person's message carries the broadcast
-    and the message that it answers. `stop`: the whole of it is a stop word.
+    and the message that it answers. `word`: OUT, BACK or HELP of worker.stopwords where the whole of it is such a word.
     """
 
     id: int
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     cause_text: str | None = None
     made_by: str = ""
     waiting: str | None = None
-    stop: bool = False
+    word: str | None = None
     files: tuple[Attachment, ...] = ()
 
 
@@ -97,9 +97,10 @@ def _inbound(conversation: Conversation, place: _Place, limit: int) -> Found:
         [conversation.id, *place, limit],
     )
     found: Found = []
+    words = optouts.stop_words()
     for id_, kind, text, at, *facts in rows:
         said = Entry(id_, "in", kind, text or "", at, *facts)
-        found.append((_Place(at, id_), said._replace(stop=optouts.is_stop_word(said.text or ""))))
+        found.append((_Place(at, id_), said._replace(word=words.meaning(said.text or ""))))
     return found
 
 

@@ -149,7 +149,7 @@ def test_live_parts_are_silent_while_nothing_changes(sender: Browser, sms: Chann
 PAYLOADS = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
-    "{{ 7*7 }}",
+    "{{ 77*77*77 }}",
     "' hx-get=/x '",
     "javascript:alert(1)",
 )
@@ -165,7 +165,7 @@ def test_what_strangers_write_is_text_everywhere(sender: Browser, sms: Channel, 
     sender.post("/inbox/quick", {"title": payload, "text": payload})
     pages += [sender.page("/inbox/quick"), sender.page("/inbox/1")]
     for page in pages:
-        assert "49" not in re.sub(r"[0-9a-f]{8}", "", page)
+        assert "456533" not in page
         seen = Tags()
         seen.feed(page)
         for tag, attributes in seen.found:

@@ -11,7 +11,7 @@ import pytest
 
 from tests import make, people
 from tests.conftest import Clock
-from worker import channels, clock, db, delivery, direct, inbox, talk
+from worker import channels, clock, db, delivery, direct, inbox, optouts, talk
 from worker.models import Audit, Broadcast, Channel, Conversation, Direct, Inbound, Message, MessageTemplate, OptOut
 from worker.problems import Invalid
 from worker.providers import base
@@ -157,7 +157,10 @@ def test_a_clock_that_is_ahead_keeps_no_window_open(waba: Channel, frozen: Clock
 def test_a_stop_word_is_shown_as_one(sms: Channel, frozen: Clock) -> None:
     conversation = heard(sms, "СТОП")
     assert OptOut.get().phone == ANNA
-    assert [entry.stop for entry in talk.page(conversation).items] == [True]
+    hear(sms, "start")
+    hear(sms, "не стоп")
+    assert sorted(str(entry.word) for entry in talk.page(conversation).items) == ["None", "back", "out"]
+    assert OptOut.get_or_none() is None
 
 
 def test_a_text_that_was_changed_since_is_not_put_into_old_messages(sms: Channel, frozen: Clock) -> None:
@@ -352,6 +355,19 @@ def test_who_asked_for_silence_is_answered_only_knowingly(settings: Settings, sm
     assert problem(settings, conversation) == "optout_unconfirmed"
     assert Direct.select().count() == 0
     answer(settings, conversation, confirm_optout=True)
+
+
+def test_who_stopped_marketing_gets_none_without_a_tick(settings: Settings, waba: Channel, frozen: Clock) -> None:
+    facts = {"status": "APPROVED", "synced_at": 1, "language": "en", "components": [{"type": "BODY", "text": "Hi"}]}
+    MessageTemplate.create(channel=waba, name="sale", category="MARKETING", **facts)
+    MessageTemplate.create(channel=waba, name="order", category="UTILITY", **facts)
+    conversation = heard(waba)
+    with db.write():
+        optouts.record(ANNA, optouts.PROVIDER, scope=optouts.MARKETING)
+    answer(settings, conversation, "A text is no advertisement")
+    answer(settings, conversation, template=("order", "en"))
+    assert problem(settings, conversation, template=("sale", "en")) == "optout_unconfirmed"
+    answer(settings, conversation, template=("sale", "en"), confirm_optout=True)
 
 
 def test_the_same_form_makes_one_answer_and_a_corrected_one_another(

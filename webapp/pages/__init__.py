@@ -20,6 +20,7 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.reports:reports",
     "webapp.pages.channels:channels",
     "webapp.pages.inbox:inbox",
+    "webapp.pages.optouts:optouts",
     "webapp.api:api",
 )
 
