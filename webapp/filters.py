@@ -122,6 +122,11 @@ def ago(ms: int | None) -> str:
     return str(format_timedelta(delta, add_direction=True, threshold=0.95))
 
 
+def left(ms: int) -> str:
+    """How long until that moment, in a unit of which there are two at least: "23 hours", "84 minutes"."""
+    return str(format_timedelta(timedelta(milliseconds=max(ms - clock.now(), 0)), threshold=2))
+
+
 def phone(e164: str) -> str:
     """+79001234567 → "+7 900 123-45-67"."""
     try:
@@ -151,6 +156,12 @@ def browser(agent: str) -> str:
     return ", ".join(filter(None, seen)) or agent or "–"
 
 
+def last_words(text: str) -> str:
+    """What a list of conversations shows of the last message: its beginning, or what it is when it has no words."""
+    kind = text[1:-1] if text.startswith("[") and text.endswith("]") else ""
+    return str(words.INBOUND_KINDS.get(kind, text))
+
+
 def own_name(name: str) -> str:
     """The name of a channel or provider; those of the sandbox in the reader's language."""
     return str(words.PROVIDERS.get(name, name))
@@ -158,6 +169,7 @@ def own_name(name: str) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "own_name": own_name,
+    "last_words": last_words,
     "number": number,
     "chat": markup.chat,
     "percent": percent,
@@ -167,6 +179,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "at": at,
     "exact": exact,
     "ago": ago,
+    "left": left,
     "duration": duration,
     "phone": phone,
     "masked": masked,

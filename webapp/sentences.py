@@ -40,7 +40,13 @@ def problem(found: Problem) -> str:
         "channel_unknown": _("There is no such channel"),
         "text_required": _("Enter the message text"),
         "text_empty": _("Enter the message text"),
-        "text_too_long": _("The text is too long"),
+        "text_too_long": _too_long(facts),
+        "too_many_segments": _("The text is too long: %(m)s SMS segments, up to %(max)s are possible", **facts),
+        "window_closed": _("The reply window is closed: send a template"),
+        "optout_unconfirmed": _("This person is on the stop list. Confirm that you want to answer anyway"),
+        "channel_gone": _("The channel has been deleted, nothing can be sent through it"),
+        "not_an_operator": _("This is nobody who may answer people"),
+        "too_many": _("Up to %(max)s are possible. Delete one first", **facts),
         "text_invalid": _("The text has a character that cannot be sent"),
         "text_bad_variable": _("A variable has no name: %(v)s", **facts),
         "text_unclosed": _("A variable is not closed: write {{ name }}"),
@@ -128,6 +134,12 @@ def problem(found: Problem) -> str:
         "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
+
+
+def _too_long(facts: Facts) -> str:
+    if not facts["m"]:
+        return str(_("The text is too long"))
+    return str(_("The text is too long: %(m)s characters, up to %(max)s are possible", **facts))
 
 
 def _slot_invalid(facts: Facts) -> str:

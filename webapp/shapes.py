@@ -14,14 +14,16 @@ from worker import (
     channels,
     clock,
     direct,
+    inbox,
     optouts,
     recipients,
     rendering,
     reports,
     statistics,
+    talk,
     watchdog,
 )
-from worker.models import Broadcast, Channel, MessageTemplate, OptOut, RecipientFile
+from worker.models import Attachment, Broadcast, Channel, Conversation, MessageTemplate, OptOut, RecipientFile, User
 from worker.preflight import Sheet
 from worker.preview import Preview
 from worker.providers import PROVIDERS
@@ -303,3 +305,54 @@ def optout(row: optouts.Row | OptOut) -> dict[str, Any]:
         "source": row.source,
         "at": clock.iso(row.at),
     }
+
+
+def conversations(rows: Sequence[Conversation]) -> list[dict[str, Any]]:
+    """A page of conversations; channels and operators are looked up once."""
+    known = {c.id: c for c in Channel.select().where(Channel.id.in_({row.channel_id for row in rows}))}
+    people = {row.assignee_id for row in rows if row.assignee_id}
+    named = {u.id: u.email for u in User.select().where(User.id.in_(people))} if people else {}
+    return [_conversation(row, known[row.channel_id], named.get(row.assignee_id)) for row in rows]
+
+
+def _conversation(row: Conversation, channel: Channel, assignee: str | None) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "channel_id": row.channel_id,
+        "phone": row.phone,
+        "name": row.name,
+        "unread": row.unread,
+        "state": row.state,
+        "assignee": assignee,
+        "broadcast_id": row.broadcast_id,
+        "window_until": clock.iso(inbox.window_until(row, channel)),
+        "last_at": clock.iso(row.last_at),
+        "last_text": row.last_text,
+    }
+
+
+def whole_conversation(row: Conversation, page: talk.Page) -> dict[str, Any]:
+    """One conversation with a page of its messages; `earlier` is the cursor of those before."""
+    messages = [entry(one) for one in page.items]
+    return {**conversations([row])[0], "messages": messages, "earlier": page.earlier}
+
+
+def entry(one: talk.Entry) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "direction": one.direction,
+        "kind": one.kind,
+        "text": one.text,
+        "provider_id": one.provider_id,
+        "status": one.status,
+        "cause": sentences.cause(one.cause, one.cause_text),
+        "broadcast_id": one.broadcast_id,
+        "made_by": one.made_by or None,
+        "at": clock.iso(one.at),
+        "attachments": [_attachment(file) for file in one.files],
+    }
+
+
+def _attachment(row: Attachment) -> dict[str, Any]:
+    why = sentences.finding(row.cause or "", "") if row.state == "failed" else None
+    return {"id": row.id, "name": row.name, "mime": row.mime, "size": row.size, "state": row.state, "cause": why}

@@ -62,6 +62,31 @@ PROVIDERS: dict[str, LazyString] = {
     "HTTP gateway": _l("HTTP gateway"),
 }
 
+INBOX_VIEWS: dict[str, LazyString] = {
+    "open": _l("Open"),
+    "new": _l("New"),
+    "mine": _l("Mine"),
+    "closed": _l("Closed"),
+    "all": _l("All conversations"),
+}
+
+# What a person sent when it has no words of its own.
+INBOUND_KINDS: dict[str, LazyString] = {
+    "text": _l("Empty message"),
+    "image": _l("Picture"),
+    "audio": _l("Audio message"),
+    "video": _l("Video"),
+    "document": _l("Document"),
+    "sticker": _l("Sticker"),
+    "location": _l("Place on the map"),
+    "contacts": _l("Contact card"),
+    "order": _l("Order"),
+    "button": _l("Pressed button"),
+    "interactive": _l("Filled-in form"),
+    "reaction": _l("Reaction taken back"),
+    "unsupported": _l("A message of a kind that cannot be shown here"),
+}
+
 KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
 
 # What stands in the head of a template that is no text.
@@ -375,6 +400,7 @@ SPECIAL: dict[str, LazyString] = {
     "reply": _l("the person replies"),
     "stop": _l("the person replies STOP"),
     "paused": _l("the template is paused: the broadcast stops"),
+    "picture": _l("the person replies with a picture"),
     "sms_only": _l("not on WhatsApp, but an SMS arrives"),
 }
 SPECIAL_SMS: dict[str, LazyString] = {
@@ -382,6 +408,7 @@ SPECIAL_SMS: dict[str, LazyString] = {
     "marketing_cap": _l("refused by the operator"),
     "never_read": _l("delivered"),
     "paused": _l("the sender name is refused: the channel stops"),
+    "picture": _l("the person replies"),
     "sms_only": _l("delivered"),
 }
 

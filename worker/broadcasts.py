@@ -126,6 +126,20 @@ def _cleaned(settings: Settings, values: Mapping[str, Any], known: Broadcast | N
     return columns
 
 
+def check_template(
+    settings: Settings, channel: Channel, template: tuple[str, str], variables: Mapping[str, Any]
+) -> None:
+    """Whether a message of this template, by name and language, can be sent with these variables. Raises Invalid."""
+    chosen = dict(zip(("name", "language"), template, strict=True))
+    cleaner = _Cleaner(settings, {"template": chosen}, None, True)
+    if channel.kind == "waba":
+        cleaner._template(channel, variables)
+    else:
+        cleaner._bad("template", "template_needs_waba")
+    if cleaner.problems:
+        raise Invalid(cleaner.problems)
+
+
 class _Cleaner:
     """Checks one set of values, collecting a Problem per field."""
 

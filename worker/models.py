@@ -439,7 +439,7 @@ class Inbound(Table):
     class Meta:
         indexes = (
             (("channel_id", "provider_id"), True),
-            (("conversation_id", "id"), False),
+            (("conversation_id", "at", "id"), False),
         )
 
 
@@ -543,7 +543,7 @@ class Conversation(Table):
     closed_at = BigIntegerField(null=True)
 
     class Meta:
-        indexes = ((("channel_id", "phone"), True), (("state", "last_at", "id"), False))
+        indexes = ((("channel_id", "phone"), True), (("state", "last_at", "id"), False), (("last_at", "id"), False))
 
 
 Conversation.add_index(Conversation.index(Conversation.last_at, name="conversation_unread").where(SQL("unread > 0")))
