@@ -69,3 +69,9 @@ def phone_wanted() -> str:
     typed = " ".join(request.args.get("phone", "").split())[:100]
     found = phone.parse(typed, settings().region).e164
     return found or (typed if any(c.isalpha() for c in typed) else phone_filter())
+
+
+def whole(name: str) -> int | None:
+    """A whole number that the address or the form gives; None when it gives none."""
+    text = request.values.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
