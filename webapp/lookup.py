@@ -63,15 +63,15 @@ def phone_filter() -> str:
     return f"+{digits[:19]}" if digits else ""
 
 
+def whole(name: str) -> int | None:
+    """A whole number that the address or the form gives; None when it gives none."""
+    text = request.values.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
 def phone_wanted() -> str:
     """The number that `phone=` of the address looks for, however a person writes it: E.164, its beginning, or the
     vendor's name of somebody who hides theirs."""
     typed = " ".join(request.args.get("phone", "").split())[:100]
     found = phone.parse(typed, settings().region).e164
     return found or (typed if any(c.isalpha() for c in typed) else phone_filter())
-
-
-def whole(name: str) -> int | None:
-    """A whole number that the address or the form gives; None when it gives none."""
-    text = request.values.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None

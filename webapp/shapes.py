@@ -217,17 +217,6 @@ def message(row: reports.Row) -> dict[str, Any]:
     }
 
 
-def optout(row: optouts.Row | OptOut) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "phone": row.phone,
-        "scope": row.scope,
-        "reason": row.reason,
-        "source": row.source,
-        "at": clock.iso(row.at),
-    }
-
-
 def preflight(row: Broadcast, found: Sheet) -> dict[str, Any]:
     lines = [sheet.line(row, item) for item in found.items]
     return {
@@ -274,4 +263,15 @@ def test(row: direct.Sent) -> dict[str, Any]:
         "sent_at": clock.iso(row.sent_at),
         "delivered_at": clock.iso(row.delivered_at),
         "read_at": clock.iso(row.read_at),
+    }
+
+
+def optout(row: optouts.Row | OptOut) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "phone": row.phone,
+        "scope": row.scope,
+        "reason": row.reason,
+        "source": row.source,
+        "at": clock.iso(row.at),
     }
