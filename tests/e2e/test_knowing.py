@@ -194,10 +194,7 @@ def rescue_by_sms(one: Window, product: Product, address: str) -> None:
     one.open(f"{address}/report")
     reload_until(page, "text=Номера нет в WhatsApp")
     one.shot("causes")
-    offer = page.query_selector("a[href*='/causes/sms']")
-    if offer is None:
-        return
-    offer.click()
+    page.click("a[href*='/causes/sms']")
     page.click("dialog[open] .button-primary")
     page.wait_for_url(re.compile(r"/broadcasts/\d+/edit"))
     page.wait_for_selector("#files >> text=Принято: 1,")
