@@ -5,6 +5,7 @@ Everything numeric and dated goes through Babel; nothing is formatted by hand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -53,7 +54,10 @@ def percent(part: float, whole: float) -> str:
 
 def money(value: float, currency: str | None) -> str:
     """120.5 and "RUB" → "120,50 ₽"; a plain number where the currency is not known."""
-    return str(format_currency(value, currency)) if currency else number(value)
+    if not currency:
+        return number(round(value, 2))
+    # A code of letters stands apart from the figures; a sign stands where the language puts it.
+    return re.sub(r"(?<=[A-Z]{3})(?=\d)", NO_BREAK, str(format_currency(value, currency)))
 
 
 def filesize(size: int) -> str:
@@ -95,6 +99,14 @@ def until(ms: int) -> str:
     if abs(ms - clock.now()) < NEAR:
         return str(dates.format_time(moment(ms), "medium", locale=get_locale()))
     return at(ms)
+
+
+def exact(ms: int) -> str:
+    """The moment to the second, with its day when that is another one: "14:05:09"."""
+    then = moment(ms)
+    if then.date() != moment(clock.now()).date():
+        return when(ms)
+    return str(dates.format_time(then, "medium", locale=get_locale()))
 
 
 def duration(ms: int) -> str:
@@ -159,12 +171,13 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "own_name": own_name,
     "last_words": last_words,
     "number": number,
-    "money": money,
     "chat": markup.chat,
     "percent": percent,
+    "money": money,
     "filesize": filesize,
     "when": when,
     "at": at,
+    "exact": exact,
     "ago": ago,
     "left": left,
     "duration": duration,

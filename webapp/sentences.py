@@ -77,6 +77,7 @@ def problem(found: Problem) -> str:
         ),
         "canary_late": _("A canary is possible only before anything has been sent"),
         "has_report": _("It has sent messages and stays for its report"),
+        "cause_needs_who": _("A cause goes with “failed” or “undelivered” only"),
         "not_a_choice": _("Choose one of the offered values"),
         "not_a_boolean": _("Say yes or no"),
         "variables_invalid": _("The variables cannot be read"),
@@ -221,7 +222,7 @@ def cause(code: str | None, detail: str | None = None) -> dict[str, str] | None:
         return None
     found = causes.cause(code)
     text, advice = words.CAUSES[found.key]
-    shown = str(text) % {"text": detail or code} if found.key == "unknown" else str(text)
+    shown = str(text) % {"text": detail or code}
     return {"code": code, "text": shown, "who": str(words.WHO[found.who]), "advice": str(advice)}
 
 
@@ -381,6 +382,22 @@ def special(key: str, kind: str) -> str:
     return str(words.SPECIAL_SMS.get(key) or words.SPECIAL[key] if kind == "sms" else words.SPECIAL[key])
 
 
+def _effect(found: Event) -> str:
+    """What became of a report that did not move its message on."""
+    known = {
+        "kept": _("nothing new"),
+        "conflict": _("contradicts what is known, and changes nothing"),
+    }
+    return str(known.get(found.effect or "", ""))
+
+
+def _stop_event(found: Event) -> str:
+    reason = optout_reason(found.cause or "", found.detail or "") or "–"
+    if found.code == "remove":
+        return str(_("Taken off the stop list: %(reason)s", reason=reason))
+    return str(_("Put on the stop list: %(reason)s", reason=reason))
+
+
 def optout_reason(source: str, reason: str) -> str:
     """Why a number was put on the stop list or taken off: the words as they are, or what a code means."""
     if source != "provider" or not reason:
@@ -396,6 +413,8 @@ def event(found: Event) -> str:
     """One line of the story of a message."""
     if found.kind == "reply":
         return str(_("The person replied: “%(text)s”", text=found.detail or found.code))
+    if found.kind == "stop":
+        return _stop_event(found)
     if found.kind == "own" and found.code == "sending":
         return str(_("Taken from the queue"))
     label = str(words.MESSAGE_STATUSES[found.code].label if found.code in words.MESSAGE_STATUSES else found.code)
@@ -405,6 +424,8 @@ def event(found: Event) -> str:
         label = str(_("Delivery report: %(status)s", status=label.lower()))
     because = cause(found.cause, found.detail)
     detail = because["text"] if because else found.detail
+    more = [f"HTTP {found.http}" if found.http else "", _effect(found)]
+    tail = f" ({', '.join(filter(None, more))})" if any(more) else ""
     if detail and detail.startswith(label):
-        return detail  # the cause says all of it
-    return f"{label}: {detail}" if detail else label
+        return detail + tail  # the cause says all of it
+    return (f"{label}: {detail}" if detail else label) + tail

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from webapp import sentences, sheet, words
+from webapp import figures, sentences, sheet, words
 from worker import (
     broadcasts,
     channel_health,
@@ -19,6 +19,7 @@ from worker import (
     recipients,
     rendering,
     reports,
+    statistics,
     talk,
     watchdog,
 )
@@ -216,6 +217,33 @@ def message(row: reports.Row) -> dict[str, Any]:
         "delivered_at": clock.iso(row.delivered_at),
         "read_at": clock.iso(row.read_at),
         "undelivered_at": clock.iso(row.undelivered_at),
+    }
+
+
+def report(row: Broadcast, run: int | None, facts: statistics.Facts | None, due: bool) -> dict[str, Any]:
+    """The numbers of a report. What is counted from the rows may be older: `as_of` says when; `counting`: whether it
+    is being counted anew. Null while nothing has been counted yet."""
+    numbers = broadcasts.count(row, run)
+    price = reports.cost(row, numbers)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "run": run or "all",
+        "counters": numbers,
+        "rates": [
+            {"name": rate.key, "n": rate.part, "of": rate.whole, "share": round(rate.part / rate.whole, 6)}
+            for rate in figures.rates(row, numbers, facts.replied if facts else None)
+            if rate.whole
+        ],
+        "cost": price,
+        "currency": row.channel.currency if row.channel and price is not None else None,
+        "files": [{"id": one.id, "name": one.name, "counters": of} for one, of in reports.by_file(row, run)],
+        "causes": [
+            {"status": status, "n": n, "cause": sentences.cause(code)}
+            for status, code, n in (facts.causes if facts else [])
+        ],
+        "counting": due,
+        **statistics.as_json(facts),
     }
 
 

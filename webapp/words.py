@@ -20,6 +20,13 @@ class Word(NamedTuple):
     hint: LazyString | None = None
 
 
+class Deed(NamedTuple):
+    """What can be done for all with one cause: the button that asks, and the one that does."""
+
+    label: LazyString
+    act: LazyString
+
+
 class MenuItem(NamedTuple):
     label: LazyString
     path: str
@@ -313,6 +320,13 @@ WHO: dict[str, LazyString] = {
     "passes": _l("it passes"),
 }
 
+# By the deeds of worker.causes.
+DEEDS: dict[str, Deed] = {
+    "again": Deed(_l("Send again to these"), _l("Send again to these")),
+    "sms": Deed(_l("Send by SMS"), _l("Make the draft")),
+    "stop": Deed(_l("Add to the stop list"), _l("Add to the stop list")),
+}
+
 # What one try to hand a message over came to, as the attempt table keeps it.
 OUTCOMES: dict[str, LazyString] = {
     "postponed": _l("Not sent, back in the queue"),
@@ -402,6 +416,7 @@ SPECIAL_SMS: dict[str, LazyString] = {
 CAUSES: dict[str, tuple[LazyString, LazyString]] = {
     "not_on_whatsapp": (_l("The number is not on WhatsApp or cannot receive this"), _l("Send an SMS")),
     "no_such_number": (_l("No such number"), _l("Correct the number in the file")),
+    "no_route": (_l("The provider has no way to this number"), _l("Use another channel, or ask the provider")),
     "phone_unreachable": (_l("The phone was off or out of reach for too long"), _l("Send again later")),
     "subscriber_barred": (_l("The subscriber is barred by the operator"), _l("Use another number of this person")),
     "undelivered": (_l("The operator could not deliver the message"), _l("Send again later")),
@@ -532,5 +547,6 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
         _l("Check the connection and send again"),
     ),
     "cancelled": (_l("The message was taken out of the queue"), _l("Nothing to do")),
+    "refused": (_l("The provider refused the message: “%(text)s”"), _l("Ask the provider")),
     "unknown": (_l("An answer we do not know: “%(text)s”"), _l("Ask the provider")),
 }

@@ -28,14 +28,16 @@ from worker import (
     recipients,
     reports,
     segments,
+    statistics,
     talk,
     tasks,
     vault,
 )
-from worker.models import Channel, Conversation, MessageTemplate
+from worker.models import Broadcast, Channel, Conversation, MessageTemplate
 from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
 from worker.providers.base import REFUSED, SendError
+from worker.states import MESSAGE_STATUSES
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -322,12 +324,13 @@ def broadcast_delete(number: int) -> tuple[str, int]:
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
     given = _json() if request.get_data() else {}
-    taken = {"restart": frozenset({"who"}), "start": frozenset({"canary", "pick"})}
+    taken = {"restart": frozenset({"who", "cause"}), "start": frozenset({"canary", "pick"})}
     given = _known(given, taken.get(action, frozenset()))
-    who, first, pick = str(given.get("who", "everyone")), given.get("canary"), str(given.get("pick", canary.FIRST))
+    first = given.get("canary")
     if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 1):
         raise Invalid({"canary": Problem("canary_range", {"max": canary.MAX})})
-    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who, first, pick)
+    chosen = {name: str(given[name]) for name in ("who", "cause", "pick") if given.get(name) is not None}
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, first=first, **chosen)
     return jsonify(shapes.broadcast(row))
 
 
@@ -381,25 +384,50 @@ def broadcast_test(number: int) -> tuple[Response, int]:
 @role("viewer")
 def broadcast_messages(number: int) -> Response:
     row = lookup.broadcast(number)
-    chosen = reports.Filter(
+    try:
+        page = reports.messages(row, _chosen(row), request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify({"items": [shapes.message(item) for item in page.items], "next": page.next})
+
+
+def _chosen(row: Broadcast) -> reports.Filter:
+    """The messages that the address asks for."""
+    status = request.args.get("status", "")
+    if status and status not in MESSAGE_STATUSES:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={"status": ""})
+    return reports.Filter(
         run=_run(row.run),
-        status=request.args.get("status", ""),
+        status=status,
         cause=request.args.get("cause", ""),
         file_id=_number("file"),
         phone=lookup.phone_filter(),
     )
-    try:
-        page = reports.messages(row, chosen, request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
-    except ValueError as error:
-        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
-    return jsonify({"items": [shapes.message(item) for item in page.items], "next": page.next})
+
+
+@api.get("/broadcasts/<int:number>/report")
+@role("viewer")
+def broadcast_figures(number: int) -> Response:
+    row = lookup.broadcast(number)
+    run = _run(row.run)
+    facts, due = statistics.facts(row, run)
+    if due:
+        tasks.count_report(row.id, run)
+    return jsonify(shapes.report(row, run, facts, due))
 
 
 @api.get("/broadcasts/<int:number>/report.csv")
 @role("viewer")
 def broadcast_report(number: int) -> Response:
     row = lookup.broadcast(number)
-    return exports.report_csv(row, _run(row.run), lookup.language())
+    return exports.report_csv(row, _chosen(row), lookup.language())
+
+
+@api.get("/broadcasts/<int:number>/report.xlsx")
+@role("viewer")
+def broadcast_workbook(number: int) -> Response:
+    row = lookup.broadcast(number)
+    return exports.report_xlsx(row, _chosen(row))
 
 
 @api.get("/broadcasts/<int:number>/sample.csv")

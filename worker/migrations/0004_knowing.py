@@ -34,6 +34,11 @@ STATEMENTS = (
     "ALTER TABLE broadcast ADD COLUMN canary BIGINT",
     "CREATE INDEX broadcast_kind ON broadcast (kind, id)",
     "ALTER TABLE run ADD COLUMN cause TEXT",
+    "DROP INDEX message_problem",
+    (
+        "CREATE INDEX message_problem ON message (broadcast_id, run, status, file_id, line, cause)"
+        " WHERE status IN ('cancelled','failed','held','skipped','uncertain','undelivered')"
+    ),
     "ALTER TABLE recipient_file ADD COLUMN facts TEXT",
     "ALTER TABLE user_account ADD COLUMN test_phones TEXT",
     (
