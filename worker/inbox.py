@@ -148,8 +148,8 @@ def _conditions(chosen: Filter) -> tuple[list[str], list[Any]]:
             parameters.append(value)
     if chosen.unread:
         where.append("c.unread > 0")
-    if chosen.q.strip():
-        sql, values = _matching(chosen.q.strip())
+    if wanted := clean(chosen.q).strip():
+        sql, values = _matching(wanted)
         where.append(sql)
         parameters += values
     return where, parameters
