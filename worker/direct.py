@@ -7,6 +7,7 @@ breaker hold for them as for all others: nobody gets an answer twice, and none i
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -93,6 +94,12 @@ def send(
             if broadcasts.advance(broadcast.id, action, stop_reason=None, stop_detail=None, stopped_at=None):
                 break
     return Direct.get_by_id(made.id)
+
+
+def token_of(what: str, key: str, phone: str, rendered: rendering.Rendered) -> str:
+    """A form token for `send`: the same for the same `key` of a form with the same message to the same number."""
+    content = f"{phone}\n{rendered.text}\n{rendered.template}"
+    return f"{what}:{key[:100]}:{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def _list_of(settings: Settings, channel: Channel) -> tuple[Broadcast, int]:
