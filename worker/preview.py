@@ -137,7 +137,7 @@ def _row(file: RecipientFile, where: str, line: int) -> _Row | None:
     """The message made of the first line of a file that fits, whatever has become of it since."""
     found = db.rows(
         f"SELECT line, phone, row FROM message WHERE file_id = ? AND run = ? AND line {where} ORDER BY line LIMIT 1",  # noqa: S608
-        [file.id, file.run, min(line, 2**62)],
+        [file.id, file.run, max(-1, min(line, 2**62))],
     )
     if not found:
         return None
