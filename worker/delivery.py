@@ -297,10 +297,12 @@ def _stop_beyond(channel_id: int, found: _Found, update: StatusUpdate, beyond: B
     if outcome == REFUSED:
         return
     fresh = db.value(
-        "SELECT 1 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
+        "SELECT b.kind FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
         " WHERE m.id = ? AND b.state = 'running' AND m.sending_at >= b.updated_at",
         [found.id],
     )
+    if fresh == broadcasts.DIRECT and outcome == STOP_BROADCAST:
+        return  # single messages have nothing in common but their channel
     if fresh and outcome == STOP_BROADCAST:
         broadcasts.stop_by_itself(found.broadcast_id, "refused", cause=update.code, text=update.detail)
     elif fresh:
