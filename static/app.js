@@ -128,10 +128,15 @@
     if (hit("[data-dismiss]")) hit("[data-dismiss]").closest(".toast, .notice").remove();
     if (hit("[data-copy]")) copy(hit("[data-copy]"));
     if (hit("[data-insert]")) insert(hit("[data-insert]"));
-    document.querySelectorAll("details[data-popup][open]").forEach((popup) => {
-      if (!popup.contains(event.target)) popup.open = false;
-    });
   });
+  /* an open popup goes when the pointer or the focus is elsewhere: it would lie over what has it */
+  for (const name of ["click", "focusin"]) {
+    on(name, (event) => {
+      document.querySelectorAll("details[data-popup][open]").forEach((popup) => {
+        if (!popup.contains(event.target)) popup.open = false;
+      });
+    });
+  }
   on("keydown", (event) => {
     const popup = event.key === "Escape" && document.querySelector("details[data-popup][open]");
     if (popup) {

@@ -59,15 +59,16 @@ def test_the_folders_are_found_inside_the_package_of_a_wheel(tmp_path: Path, mon
     assert assets.folder("templates") == tmp_path / "templates"
 
 
-def test_vendored_files_are_the_ones_in_the_manifest() -> None:
-    listed = json.loads((VENDOR / "MANIFEST.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("folder", [VENDOR, ROOT / "tests" / "vendor"])
+def test_vendored_files_are_the_ones_in_the_manifest(folder: Path) -> None:
+    listed = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
     for part in listed:
-        body = (VENDOR / part["file"]).read_bytes()
+        body = (folder / part["file"]).read_bytes()
         assert hashlib.sha256(body).hexdigest() == part["sha256"], part["file"]
         assert part["version"].encode() in body
-        assert part["licence"] and (VENDOR / part["licence_file"]).is_file()
-    known = {part[key] for part in listed for key in ("file", "licence_file")} | {"MANIFEST.json"}
-    assert {path.name for path in VENDOR.iterdir()} == known
+        assert part["licence"] and (folder / part["licence_file"]).is_file()
+    known = {part[key] for part in listed for key in ("file", "licence_file", "notice_file") if key in part}
+    assert {path.name for path in folder.iterdir()} == known | {"MANIFEST.json"}
 
 
 def test_every_icon_that_is_named_is_drawn() -> None:
