@@ -12,6 +12,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests import make
+from tests.people import Browser
 from webapp import assets
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,29 @@ def test_files_travel_packed(app: Flask, client: FlaskClient) -> None:
     assert answer.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(answer.data) == (ROOT / "static" / "app.css").read_bytes()
     assert len(answer.data) < 10_000
+
+
+def test_pages_travel_packed(sender: Browser) -> None:
+    plain = sender.get("/settings")
+    packed = sender.get("/settings", headers={"Accept-Encoding": "gzip"})
+    assert "Content-Encoding" not in plain.headers and packed.headers["Content-Encoding"] == "gzip"
+    assert "<h1>" in gzip.decompress(packed.data).decode()
+    assert len(packed.data) < len(plain.data) / 2
+    assert {"Accept-Encoding", "Cookie"} <= set(packed.vary) and {"Accept-Encoding"} <= set(plain.vary)
+
+
+def test_the_length_of_a_packed_page_tells_nothing(sender: Browser) -> None:
+    lengths = {len(sender.get("/no-such-page", headers={"Accept-Encoding": "gzip"}).data) for _again in range(20)}
+    assert len(lengths) > 5
+
+
+def test_what_is_answered_without_flask_is_said_to_be_plain(sender: Browser, clock: object) -> None:
+    row = make.broadcast(state="running")
+    sender.page(f"/broadcasts/{row.id}")
+    ask = {"headers": {"Accept-Encoding": "gzip", "HX-Request": "true"}}
+    first, again = (sender.get(f"/broadcasts/{row.id}/live", **ask) for _time in range(2))
+    assert b'id="live"' in gzip.decompress(first.data)
+    assert "Content-Encoding" not in again.headers and 'id="live"' in again.text
 
 
 @pytest.mark.parametrize(
