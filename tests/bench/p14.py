@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from tests.bench.common import Result
 from tests.e2e import house as houses
+from tests.e2e.browser import launched
 from worker.models import Broadcast
 
 PRESSES = 15
@@ -35,16 +35,12 @@ def times(page: Any, press: str, shown: str, again: Callable[[], object]) -> lis
 
 
 def run(_big: bool) -> list[Result]:
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium") or shutil.which("google-chrome")
     results = []
     with (
         tempfile.TemporaryDirectory(prefix="molva-bench-") as folder,
         houses.standing(Path(folder) / "data", houses.everything) as house,
-        sync_playwright() as playwright,
+        launched() as browser,
     ):
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         context = browser.new_context()
         context.add_cookies([house.cookie("admin")])
         page = context.new_page()
@@ -75,5 +71,4 @@ def run(_big: bool) -> list[Result]:
 
         note("Stop", times(page, "#live form[action$='/stop'] button", "#live a[href$='/resume']", run_again))
         context.close()
-        browser.close()
     return results

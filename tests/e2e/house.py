@@ -97,6 +97,12 @@ def nothing(_settings: Settings) -> Numbers:
     return {}
 
 
+def first_day(_settings: Settings) -> Numbers:
+    """The first administrator has just signed in."""
+    people.person("admin")
+    return {}
+
+
 def everything(settings: Settings) -> Numbers:
     """People, channels, broadcasts in every state, files in every state, replies, the stop list."""
     for role in ("admin", "sender", "viewer"):
@@ -238,7 +244,7 @@ def _files(row: Broadcast) -> Numbers:
     """A file being checked, one that was refused, one with rows that get no message."""
     make.file(row, name="проверяется.csv", state="checking", size=9_000_000, done=4_100_000)
     refused = make.file(
-        row, name="не тот.csv", state="refused", code="missing_columns", detail={"columns": ["имя"]}, rows=0
+        row, name="не тот.csv", state="refused", code="missing_columns", detail={"cols": ["имя"]}, rows=0
     )
     rejected = {"duplicate": 2, "phone_invalid": 3, "opted_out": 1, "blank_row": 1}
     checked = make.file(

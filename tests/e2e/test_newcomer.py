@@ -1,4 +1,4 @@
-"""The newcomer's whole way in a real browser, and every page in both languages, both themes, narrow and wide."""
+"""The newcomer's whole way in a real browser, with JavaScript and without."""
 
 from __future__ import annotations
 
@@ -95,30 +95,6 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
     assert len(rows) == len({row["phone"] for row in rows}) == PEOPLE + 5
     accepted = {facts["phone"] for facts in product.accepted()}
     assert {row["phone"] for row in rows if row["status"] != "failed"} == accepted
-
-
-PAGES = (
-    *("/broadcasts", "/broadcasts?name=zzz", "/broadcasts/new", "/broadcasts/1", "/broadcasts/1/edit"),
-    *("/broadcasts/1/report", "/broadcasts/1/restart", "/broadcasts/1/messages/2", "/broadcasts/1/files/1/delete"),
-    *("/channels", "/channels/1", "/channels/2", "/channels/new", "/channels/new?provider=whatsapp_cloud"),
-    *("/channels/1/edit", "/channels/1/off", "/channels/1/delete", "/settings", "/no-such-page"),
-)
-
-
-@pytest.mark.parametrize("language", ["ru", "en"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1280])
-def test_every_page_fits_and_nobody_complains(window: Opener, language: str, theme: str, width: int) -> None:
-    one = window(f"{language}-{theme}-{width}", locale=language, viewport={"width": width, "height": 800})
-    sign_in(one)
-    cookies = {"molva_language": language, "molva_theme": theme}
-    one.page.context.add_cookies([{"name": k, "value": v, "url": one.url} for k, v in cookies.items()])
-    for path in PAGES:
-        one.open(path)
-        assert one.page.get_attribute("html", "lang") == language
-        one.shot(re.sub(r"\W+", "-", path).strip("-"))
-        assert one.fits(), path
-    one.complaints = [text for text in one.complaints if "404" not in text]  # the page that is not there
 
 
 def test_the_whole_way_without_javascript(window: Opener) -> None:
