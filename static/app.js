@@ -63,6 +63,50 @@
     else if (!xhr.status && requestConfig.verb !== "get") toast({ text: document.body.dataset.lost, level: "error" });
   });
 
+  /* ---- outerHTML swaps morph: what is there stays, with its focus and caret, what is unfolded and what was typed.
+     A look (GET) keeps every field that a person edited; the answer to a deed keeps what was edited after it left. */
+  const edited = new WeakMap(); // field → when
+  const sentAt = new WeakMap(); // request → when
+  let since = 0;
+  let focused = false;
+  on("input", ({ target }) => {
+    const group = target.type === "radio" ? document.getElementsByName(target.name) : [target];
+    group.forEach((field) => edited.set(field, performance.now()));
+  });
+  on("htmx:beforeRequest", (event) => sentAt.set(event.detail.xhr, performance.now()));
+  function mayChange(name, elt) {
+    if (name === "open") return !elt.matches("details, dialog");
+    if (!["value", "checked", "selected"].includes(name)) return true;
+    const field = elt.closest("select") || elt;
+    const kept = edited.get(field) > since;
+    if (!kept) edited.delete(field);
+    return !kept;
+  }
+  on("htmx:beforeSwap", (event) => {
+    const { target, xhr, requestConfig } = event.detail;
+    since = requestConfig.verb === "get" ? 0 : sentAt.get(xhr);
+    focused = target.contains(document.activeElement);
+    const style = xhr.getResponseHeader("HX-Reswap") || requestConfig.elt.getAttribute("hx-swap");
+    if (style === "outerHTML") event.detail.swapOverride = "morph";
+  });
+  if (window.htmx) {
+    window.htmx.defineExtension("morph", {
+      isInlineSwap: (style) => style === "morph",
+      handleSwap: (style, target, fragment) =>
+        style === "morph" &&
+        window.Idiomorph.morph(target, fragment.children, {
+          morphStyle: "outerHTML",
+          callbacks: { beforeAttributeUpdated: mayChange },
+        }),
+    });
+  }
+  /* what had the focus is gone: the part that it stood in has it now, not the beginning of the page */
+  function refocus(part) {
+    if (document.activeElement !== document.body || !part || !part.isConnected) return;
+    part.tabIndex = -1;
+    part.focus({ preventScroll: true });
+  }
+
   /* ---- a short summary for screen readers, at most every 10 seconds */
   let spoken = 0;
   function announce() {
@@ -84,10 +128,14 @@
     if (target.id === "dialog" && target.firstElementChild) open(target);
     const problem = target.querySelector && target.querySelector("[data-focus]");
     if (problem) problem.focus();
+    else if (focused) refocus(by(target.id));
   });
   on("htmx:afterRequest", (event) => {
     const dialog = event.detail.elt.closest("dialog");
-    if (dialog && event.detail.successful && event.detail.requestConfig.verb !== "get") dialog.close();
+    if (dialog && event.detail.successful && event.detail.requestConfig.verb !== "get") {
+      dialog.close();
+      refocus(by(event.detail.target.id));
+    }
   });
 
   /* ---- clicks */

@@ -136,6 +136,7 @@ def _channels(settings: Settings) -> Numbers:
         "Доставка, основной номер",
         {"phone_number_id": "1", "waba_id": "2", "access_token": "EAAG1234", "app_secret": "f00d", "verify_token": "v"},
     )
+    channels.create(settings, "sms_ru", "Сервисные СМС", {"base_url": "https://sms.ru", "token": "f00d1234"})
     columns = {"state": "stopped", "stop_reason": "190", "stop_detail": {"text": "Session expired"}, "stopped_at": now}
     Channel.update(**columns).where(Channel.id == cloud.id).execute()
     return {"sms": sms.id, "waba": waba.id, "cloud": cloud.id}
