@@ -107,6 +107,13 @@
     part.focus({ preventScroll: true });
   }
 
+  /* ---- the title says how far it is */
+  const title = document.title;
+  function entitle() {
+    const part = document.querySelector("[data-percent]");
+    if (part) document.title = part.dataset.percent ? `${part.dataset.percent} · ${title}` : title;
+  }
+
   /* ---- a short summary for screen readers, at most every 10 seconds */
   let spoken = 0;
   function announce() {
@@ -120,10 +127,38 @@
 
   /* ---- dialogs */
   function open(dialog) {
+    if (dialog && dialog.id === "keys") listKeys(dialog.querySelector("dl"));
     if (dialog && !dialog.open) dialog.showModal();
   }
+
+  /* ---- shortcuts: whatever has a data-key on this page; letters by their place, so that Cyrillic layouts work */
+  function listKeys(list) {
+    list.replaceChildren();
+    document.querySelectorAll("[data-key]").forEach((one) => {
+      const key = document.createElement("kbd");
+      key.textContent = one.dataset.key;
+      const name = document.createElement("dd");
+      name.textContent = one.labels && one.labels.length ? one.labels[0].textContent : one.textContent.trim();
+      list.appendChild(document.createElement("dt")).append(key);
+      list.append(name);
+    });
+  }
+  on("keydown", (event) => {
+    if (document.body.dataset.shortcuts === "off" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, select, textarea, dialog") || document.querySelector("dialog[open]")) return;
+    const placed = event.code === "Slash" && !event.shiftKey ? "/" : event.code.replace(/^Key/, "").toLowerCase();
+    const meant = [...document.querySelectorAll("[data-key]")].find(
+      ({ dataset: { key } }) => key === event.key || (key === placed && !event.shiftKey),
+    );
+    if (!meant) return;
+    event.preventDefault();
+    if (meant.matches("input")) meant.select();
+    meant.focus();
+    if (meant.matches("a, button")) meant.click();
+  });
   on("htmx:afterSwap", (event) => {
     announce();
+    entitle();
     const target = event.detail.target;
     if (target.id === "dialog" && target.firstElementChild) open(target);
     const problem = target.querySelector && target.querySelector("[data-focus]");
@@ -296,4 +331,5 @@
     if (field) field[typeof value === "boolean" ? "checked" : "value"] = value;
   }
   announce();
+  entitle();
 })();

@@ -123,6 +123,7 @@ def _teach_jinja(app: Flask) -> None:
         me=auth.identity,
         menu=prefs.menu,
         theme=prefs.theme,
+        shortcuts=prefs.shortcuts,
         language=lambda: str(get_locale()),
         settings=app.extensions["molva"].settings,
         new_id=lambda: secrets.token_hex(4),

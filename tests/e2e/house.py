@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from flask import Flask, abort
 from waitress.server import create_server
@@ -41,12 +40,36 @@ STATUSES = [400, 403, 405, 413, 422, 429, 500, 503]
 Numbers = dict[str, int]
 
 
-class House(NamedTuple):
+class House:
     """A standing installation: its address, its application, the numbers of what is in it, and who may look."""
 
-    url: str
-    app: Flask
-    numbers: Numbers
+    def __init__(self, app: Flask, numbers: Numbers) -> None:
+        self.app = app
+        self.numbers = numbers
+        self._port = 0
+        self.open()
+
+    def open(self) -> None:
+        """Answer, always at the same address."""
+        self._server = create_server(self.app, host="127.0.0.1", port=self._port, threads=8, map={})
+        self._port = self._server.effective_port
+        self._thread = threading.Thread(target=self._serve, name="house", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # closed under its hands
+            self._server.run()
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._server.close()
+        for line in list(self._server._map.values()):
+            line.handle_close()
+        self._thread.join(5)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
 
     def cookie(self, role: str) -> dict[str, str]:
         """The login of a person with this role, as a browser keeps it."""
@@ -69,20 +92,12 @@ def standing(data: Path, fill: Callable[[Settings], Numbers]) -> Iterator[House]
         numbers = fill(settings)
         app = create_app(settings)
         app.add_url_rule("/answers/<int:status>", "answers", auth.public(_answer))
-        server = create_server(app, host="127.0.0.1", port=0, threads=8)
-        thread = threading.Thread(target=_run, args=(server,), name="house", daemon=True)
-        thread.start()
+        house = House(app, numbers)
         try:
-            yield House(f"http://127.0.0.1:{server.effective_port}", app, numbers)
+            yield house
         finally:
-            server.close()
-            thread.join(5)
+            house.close()
     db.close()
-
-
-def _run(server: object) -> None:
-    with contextlib.suppress(OSError):  # closed under its hands
-        server.run()  # type: ignore[attr-defined]
 
 
 def _answer(status: int) -> str:

@@ -35,7 +35,7 @@ def page(chromium: Any, house: House) -> Iterator[Any]:
     opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     yield opened
     context.close()
-    lost = ("ERR_CONNECTION", "htmx:sendError", "Failed to load resource", "htmx:timeout")
+    lost = ("ERR_CONNECTION", "htmx:sendError", "Failed to load resource", "htmx:timeout", "htmx:afterRequest")
     assert [text for text in complaints if not any(word in text for word in lost)] == []
 
 
@@ -137,3 +137,83 @@ def test_what_is_typed_while_fields_are_swapped_is_not_lost(page: Any, house: Ho
     assert page.input_value("#text") == "Hello, {{ name }}"
     page.keyboard.type("!")
     assert page.input_value("#text") == "Hello, {{ name }}!"
+
+
+def test_a_lost_server_is_said_and_found_again(page: Any, house: House, goes_on: Callable[[], None]) -> None:
+    page.goto(f"{house.url}/broadcasts/{house.numbers['running']}")
+    assert page.inner_text("#stale") == ""
+    house.close()
+    try:
+        page.wait_for_selector("#stale >> text=Connection lost, retrying…")
+        page.click("#do-stop")
+        page.wait_for_selector("#alerts >> text=No answer from the server")
+    finally:
+        house.open()
+    page.wait_for_selector("#stale:empty", state="attached")
+    goes_on()
+    assert page.is_visible("#do-stop")  # the press that met no server changed nothing
+
+
+def test_the_title_says_how_far_it_is(page: Any, house: House, goes_on: Callable[[], None]) -> None:
+    number = house.numbers["running"]
+    page.goto(f"{house.url}/broadcasts/{number}")
+    before = page.title()
+    assert before.endswith("Скидки выходного дня · Molva") and "% · " in before
+    goes_on()
+    assert page.title() != before and "% · " in page.title()
+    page.click("#do-stop")
+    page.wait_for_selector("#do-resume")
+    assert page.title() == "Скидки выходного дня · Molva"
+    Broadcast.update(state="running", stop_reason=None).where(Broadcast.id == number).execute()
+
+
+def test_a_filter_has_an_address_and_back_leads_to_it(page: Any, house: House) -> None:
+    page.goto(f"{house.url}/settings")
+    page.click(".menu a[href='/broadcasts']")
+    page.wait_for_url("**/broadcasts")
+    with page.expect_response("**/broadcasts/list?*"):
+        page.locator("#name").press_sequentially("выходного", delay=5)
+    page.wait_for_url("**/broadcasts?name=*")
+    page.wait_for_selector("#list tbody tr:only-child")
+    page.click("#list tbody a")
+    page.wait_for_url(f"**/broadcasts/{house.numbers['running']}")
+    page.go_back()
+    page.wait_for_url("**/broadcasts?name=*")
+    page.wait_for_selector("#list tbody tr:only-child")
+    assert page.input_value("#name") == "выходного"
+    page.go_back()
+    page.wait_for_url("**/settings")
+
+
+def test_keys_lead_to_what_they_name(page: Any, house: House) -> None:
+    page.goto(f"{house.url}/broadcasts")
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog#keys[open]")
+    listed = page.inner_text("#keys dl").split("\n")
+    assert {"1", "Broadcasts", "n", "New broadcast", "/", "Broadcast name"} <= set(listed)
+    page.keyboard.press("n")  # under an open dialog nothing is reached
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "name"
+    page.keyboard.type("n?1")
+    assert page.input_value("#name") == "n?1"
+    assert not page.is_visible("dialog#keys")
+    page.evaluate("document.activeElement.blur()")
+    # The same key of a Russian layout.
+    page.evaluate(
+        "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'т', code: 'KeyN', bubbles: true }))"
+    )
+    page.wait_for_url("**/broadcasts/new")
+
+
+def test_keys_can_be_switched_off(page: Any, house: House) -> None:
+    page.goto(f"{house.url}/settings")
+    page.click("#shortcuts button[value=off]")
+    page.wait_for_selector("#shortcuts button[value=off][aria-pressed=true]")
+    for key in ("?", "1"):
+        page.keyboard.press(key)
+    assert not page.is_visible("dialog#keys")
+    assert page.url.endswith("/settings#shortcuts")
+    page.click(".account > summary")
+    page.click(".popup [data-dialog=keys]")  # to be read all the same
+    assert page.is_visible("dialog#keys")
