@@ -61,3 +61,9 @@ def phone_filter() -> str:
     """The beginning of a number as the message table holds it, from `phone=` of the address."""
     digits = "".join(c for c in request.args.get("phone", "") if c in "0123456789")
     return f"+{digits[:19]}" if digits else ""
+
+
+def whole(name: str) -> int | None:
+    """A whole number that the address or the form gives; None when it gives none."""
+    text = request.values.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None

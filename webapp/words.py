@@ -57,6 +57,27 @@ PROVIDERS: dict[str, LazyString] = {
 
 KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
 
+# What stands in the head of a template that is no text.
+MEDIA: dict[str, LazyString] = {
+    "IMAGE": _l("Picture"),
+    "VIDEO": _l("Video"),
+    "DOCUMENT": _l("Document"),
+    "GIF": _l("Moving picture (GIF)"),
+    "LOCATION": _l("Place on the map"),
+}
+# Buttons of a template that WhatsApp itself labels.
+BUTTONS: dict[str, LazyString] = {
+    "OTP": _l("Copy the code"),
+    "COPY_CODE": _l("Copy the code"),
+}
+
+# What a template is for, as WhatsApp sorts it.
+CATEGORIES: dict[str, LazyString] = {
+    "MARKETING": _l("marketing"),
+    "UTILITY": _l("utility"),
+    "AUTHENTICATION": _l("authentication"),
+}
+
 CHANNEL_STATES: dict[str, Word] = {
     "on": Word(_l("In use"), "check", "good"),
     "stopped": Word(_l("Out of use"), "stop", "bad"),
@@ -354,6 +375,11 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
         _l("Nothing to do: the number is on the stop list"),
     ),
     "opted_out": (_l("The number is on the stop list"), _l("Nothing to do")),
+    "quiet_hours": (_l("It is night where the person lives"), _l("Wait: it leaves when the quiet hours end")),
+    "cooldown": (
+        _l("The person got another broadcast a short time ago"),
+        _l("Send again in some days, or lower the number of days in the broadcast"),
+    ),
     "window_closed": (_l("The reply window is closed"), _l("Send a template")),
     "blocked_by_us": (_l("Your own account has blocked this person"), _l("Lift the block at the provider")),
     "recipient_is_sender": (_l("The recipient is the sending number itself"), _l("Take the number out of the file")),

@@ -282,7 +282,7 @@ class Message(Table):
     phone = CharField()
     row = TextField(null=True)  # the original cells as a JSON list, in the order of the file's columns
     status = CharField(default="queued")
-    not_before = BigIntegerField(default=0)
+    not_before = BigIntegerField(default=0)  # 0: not taken up yet; below: chosen for a canary
     token = CharField(null=True)  # "<id>.<random>", echoed by the provider
     owner = IntegerField(null=True)
     lease_until = BigIntegerField(null=True)
@@ -568,6 +568,16 @@ class QuickAnswer(Table):
     text = TextField()
 
 
+class Overlap(Table):
+    """What was counted of the queue of one broadcast, as worker.overlap reads it."""
+
+    broadcast_id = IntegerField(primary_key=True)
+    mark = CharField()  # of all that the numbers depend on
+    body = JSONField()
+    done = BooleanField(default=False)
+    at = BigIntegerField()  # when it was last worked on
+
+
 class Snapshot(Table):
     """The counted facts of a report that no counter keeps; run 0: of all runs."""
 
@@ -612,5 +622,6 @@ TABLES: tuple[type[Table], ...] = (
     Conversation,
     Attachment,
     QuickAnswer,
+    Overlap,
     Snapshot,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from worker import clock, db
 
@@ -27,6 +27,7 @@ def is_stop_word(text: str) -> bool:
 
 
 ALL, MARKETING = "all", "marketing"
+SCOPES = (ALL, MARKETING)  # no broadcast at all, or none that advertises
 
 
 def record(phone: str, source: str, reason: str = "", channel_id: int | None = None, scope: str = ALL) -> None:
@@ -60,8 +61,11 @@ def choose_marketing(phone: str, choice: str, at: int, channel_id: int) -> None:
         db.execute("DELETE FROM opt_out WHERE phone = ? AND scope = ? AND source = 'provider'", [phone, MARKETING])
 
 
-def opted_out_among(phones: Iterable[str]) -> set[str]:
-    """Which of these numbers (at most some thousands) want no message at all."""
-    given = json.dumps(list(phones))
-    sql = "SELECT phone FROM opt_out WHERE scope = ? AND phone IN (SELECT value FROM json_each(?))"
-    return {phone for (phone,) in db.rows(sql, [ALL, given])}
+def opted_out_among(phones: Iterable[str], scopes: Sequence[str] = (ALL,)) -> set[str]:
+    """Which of these numbers (at most some thousands) want no message: none at all, or with SCOPES none of a
+    broadcast that advertises."""
+    sql = (
+        "SELECT phone FROM opt_out WHERE phone IN (SELECT value FROM json_each(?))"
+        " AND scope IN (SELECT value FROM json_each(?))"
+    )
+    return {phone for (phone,) in db.rows(sql, [json.dumps(list(phones)), json.dumps(list(scopes))])}

@@ -70,6 +70,10 @@ STATEMENTS = (
         " SELECT phone, scope, 'add', source, reason, channel_id, '', at FROM opt_out"
     ),
     (
+        "CREATE TABLE overlap (broadcast_id BIGINT NOT NULL PRIMARY KEY, mark TEXT NOT NULL, body TEXT NOT NULL,"
+        " done BOOLEAN NOT NULL, at BIGINT NOT NULL)"
+    ),
+    (
         "CREATE TABLE snapshot (broadcast_id BIGINT NOT NULL, run BIGINT NOT NULL, made_at BIGINT NOT NULL,"
         " took BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (broadcast_id, run))"
     ),
