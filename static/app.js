@@ -102,7 +102,8 @@
   }
   /* what had the focus is gone: the part that it stood in has it now, not the beginning of the page */
   function refocus(part) {
-    if (document.activeElement !== document.body || !part || !part.isConnected) return;
+    const now = document.activeElement;
+    if ((now !== document.body && now.checkVisibility()) || !part || !part.isConnected) return;
     part.tabIndex = -1;
     part.focus({ preventScroll: true });
   }

@@ -139,3 +139,62 @@ def _reload_until(page: Any, selector: str) -> None:
         page.wait_for_timeout(500)
         page.reload()
     raise AssertionError(f"{selector} did not appear")
+
+
+def reach(page: Any, selector: str, most: int = 90) -> None:
+    """Press Tab until that has the focus; a mouse is never touched."""
+    for _press in range(most):
+        if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{selector} cannot be reached by Tab")
+
+
+def test_the_whole_way_by_the_keyboard_alone(window: Opener) -> None:
+    one = window("keyboard", locale="en-GB")
+    sign_in(one)
+    page, press = one.page, one.page.keyboard.press
+    press("n")
+    page.wait_for_url(re.compile("/broadcasts/new$"))
+    reach(page, ".skip")
+    press("Enter")  # over the menu
+    reach(page, "#name", 3)
+    page.keyboard.type("By keyboard")
+    reach(page, "input[name=kind][value=sms]")
+    press("Space")
+    reach(page, "#text")
+    page.keyboard.type("Hello, {{ name }}")
+    reach(page, "#file")
+    with page.expect_file_chooser() as chooser:
+        press("Enter")
+    people = "\n".join(f"+7902{n:07d},Guest {n}" for n in range(40))
+    chooser.value.set_files({"name": "list.csv", "mimeType": "text/csv", "buffer": f"phone,name\n{people}".encode()})
+    page.wait_for_selector("text=Accepted: 40")
+    reach(page, "#rate_per_minute")
+    page.keyboard.type("600")
+    one.shot("form")
+    reach(page, ".actions .button-primary")
+    press("Enter")
+    page.wait_for_url(re.compile(r"/broadcasts/\d+$"))
+    page.wait_for_selector("#do-start")
+    reach(page, "#do-start")
+    press("Enter")
+    page.wait_for_selector("dialog[open]")
+    reach(page, "dialog .button-primary", 20)
+    press("Enter")
+    page.wait_for_selector("#do-stop")
+    page.wait_for_selector("dialog", state="hidden")
+    reach(page, "#do-stop", 5)  # not from the beginning of the page
+    press("Enter")
+    page.wait_for_selector("#do-resume")
+    reach(page, "#do-resume", 5)
+    press("Enter")
+    page.wait_for_selector("dialog[open] .button-primary")
+    press("Escape")
+    assert page.evaluate("document.activeElement.id") == "do-resume"
+    press("Enter")
+    page.wait_for_selector("dialog[open] .button-primary")
+    reach(page, "dialog .button-primary", 10)
+    press("Enter")
+    page.wait_for_selector("#do-restart", timeout=60_000)
+    one.shot("finished")
