@@ -319,6 +319,7 @@
         button.setAttribute("aria-pressed", String(button.value === value));
       });
     } else if (event.target.matches("[data-language-switch]")) {
+      event.target.elements.next.value = location.pathname + location.search; // a new form may be a draft by now
       const kept = [...document.querySelectorAll("form[data-keep] [id]")]
         .filter((field) => "value" in field && field.name && !/^(file|password|hidden|submit|button)$/.test(field.type))
         .map((field) => [field.id, /^(checkbox|radio)$/.test(field.type) ? field.checked : field.value]);

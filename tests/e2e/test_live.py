@@ -217,3 +217,24 @@ def test_keys_can_be_switched_off(page: Any, house: House) -> None:
     page.click(".account > summary")
     page.click(".popup [data-dialog=keys]")  # to be read all the same
     assert page.is_visible("dialog#keys")
+
+
+def test_a_form_saves_itself_and_keeps_its_words_in_another_language(page: Any, house: House) -> None:
+    page.goto(f"{house.url}/broadcasts/new")
+    page.check("input[name=kind][value=sms]")
+    page.wait_for_selector("#text")
+    page.fill("#text", "Hello")
+    page.fill("#name", "Kept by itself")
+    page.press("#name", "Tab")
+    page.wait_for_selector("#saved >> text=/Saved \\d+:\\d+/")
+    page.wait_for_url("**/edit")
+    page.fill("#name", "Typed last")
+    page.click(".account > summary")
+    page.click(".popup [data-language-switch] button[value=ru]")
+    page.wait_for_selector("html[lang=ru]")
+    assert page.url.endswith("/edit")
+    assert (page.input_value("#name"), page.input_value("#text")) == ("Typed last", "Hello")
+    page.click(".account > summary")
+    page.click(".popup [data-language-switch] button[value=en]")
+    page.wait_for_selector("html[lang=en]")
+    db.execute("UPDATE user_account SET language = NULL")
