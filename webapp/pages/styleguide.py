@@ -35,7 +35,7 @@ class Example(FlaskForm):  # type: ignore[misc]
 def _example(prefix: str, problem: str = "") -> Example:
     form = Example(formdata=None, prefix=prefix)
     if problem:
-        for field in form:
+        for field in (form.name, form.text, form.channel, form.duplicates, form.when):
             field.errors = [problem]
     return form
 
