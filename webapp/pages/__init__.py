@@ -20,6 +20,8 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.reports:reports",
     "webapp.pages.channels:channels",
     "webapp.pages.styleguide:styleguide",
+    "webapp.pages.inbox:inbox",
+    "webapp.pages.optouts:optouts",
     "webapp.api:api",
 )
 
