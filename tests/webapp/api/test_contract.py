@@ -1,0 +1,94 @@
+"""Whatever is sent, good values or bad ones: no fault, and no answer that is not described. By schemathesis."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests import make
+from webapp.api.openapi import OPERATIONS
+from worker import channels, clock, db
+from worker.models import MessageTemplate
+from worker.settings import Settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import schemathesis
+    from schemathesis import checks
+    from schemathesis.generation import GenerationMode
+
+EXAMPLES = 25
+CHECKS = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+]
+# The same examples in every run, and none kept from the one before.
+RUN = settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+World = dict[str, list[int]]
+
+
+@pytest.fixture
+def world(app: Flask, settings: Settings) -> World:
+    """Something behind every noun of a path, and its ids."""
+    app.testing = False  # a fault becomes a 500, as it does for people
+    waba, sms = channels.ensure_sandbox(settings)
+    MessageTemplate.create(
+        channel=waba,
+        name="hello",
+        language="ru",
+        status="APPROVED",
+        category="UTILITY",
+        components=[{"type": "BODY", "text": "Hi {{1}}", "example": {"body_text": [["Ann"]]}}],
+        synced_at=clock.now(),
+    )
+    made = [
+        make.broadcast(state=state, channel=sms, text="Hi") for state in ("draft", "running", "stopped", "finished")
+    ]
+    files = [make.file(broadcast, accepted=3, path="0" * 32) for broadcast in made]
+    messages = [m for f in files for m in make.messages(f, "queued", "uncertain", "delivered", row='["+79010000001"]')]
+    return {
+        "broadcasts": [row.id for row in made],
+        "channels": [waba.id, sms.id],
+        "messages": [row.id for row in messages],
+        "file_id": [row.id for row in files],
+    }
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_no_call_ends_in_a_fault_or_in_an_answer_that_is_not_described(
+    app: Flask, api: dict[str, dict[str, str]], world: World, name: str, mode: GenerationMode
+) -> None:
+    operation = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", app).find_operation_by_id(name)
+    takes = list(operation.path_parameters) + list(operation.query) + list(operation.body)
+    if mode is GenerationMode.NEGATIVE and not takes:
+        pytest.skip("takes nothing that could be wrong")
+    noun = operation.path.split("/")[3]
+
+    @RUN
+    @given(case=operation.as_strategy(generation_mode=mode), picks=st.tuples(*[st.integers(0, 19)] * 2))
+    def play(case: Any, picks: tuple[int, int]) -> None:
+        for (key, known), pick in zip((("number", noun), ("file_id", "file_id")), picks, strict=True):
+            if pick < 18 and key in case.path_parameters and known in world:
+                case.path_parameters[key] = world[known][pick % len(world[known])]
+        with db.database.atomic() as changes:  # every example finds the same world
+            response = case.call(headers=api["admin"])
+            changes.rollback()
+        # 502 is what the provider did; the description says where that can be.
+        case.validate_response(response, checks=CHECKS[1:] if response.status_code == 502 else CHECKS)
+
+    play()
