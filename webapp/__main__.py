@@ -255,6 +255,7 @@ REFUSALS = {
     "exists": "There is already a person with this e-mail",
     "unknown": "There is no person with this e-mail",
     "role": "The role must be admin, sender or viewer",
+    "area": "The areas are broadcasts, channels, inbox, optouts and metrics",
 }
 
 
@@ -277,14 +278,19 @@ def token() -> None:
 @DATA
 @click.argument("name")
 @click.option("--role", type=click.Choice(["admin", "sender", "viewer"]), default="sender", show_default=True)
+@click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How long it is valid.")
+@click.option("--area", "areas", multiple=True, help="Limit it to broadcasts, channels, inbox, optouts or metrics.")
 @click.pass_context
-def token_create(context: click.Context, /, name: str, role: str, **options: Any) -> None:
+def token_create(
+    context: click.Context, /, name: str, role: str, days: int, areas: tuple[str, ...], **options: Any
+) -> None:
     """Create a token and print it once, alone on the last line."""
-    from worker import db, people
+    from worker import clock, db, people
 
     _open(_merged(context, **options))
+    life = days * 24 * clock.HOUR
     with db.connection():
-        click.echo(_told(lambda: people.create_token(name, role, actor="command line")))
+        click.echo(_told(lambda: people.create_token(name, role, actor="command line", life=life, areas=areas)))
 
 
 @token.command("list")
@@ -292,15 +298,15 @@ def token_create(context: click.Context, /, name: str, role: str, **options: Any
 @click.pass_context
 def token_list(context: click.Context, /, **options: Any) -> None:
     """List the tokens by their beginnings; the tokens themselves are stored nowhere."""
-    from worker import clock, db
-    from worker.models import ApiToken
+    from worker import clock, db, people
 
     _open(_merged(context, **options))
     with db.connection():
-        for row in ApiToken.select().order_by(ApiToken.id):
+        for row in people.tokens():
             ends = (clock.iso(row.expires_at) or "never")[:10]
             used = (clock.iso(row.last_used_at) or "never")[:10]
-            click.echo(f"{row.prefix}…\t{row.name}\t{row.role}\tends {ends}\tlast used {used}")
+            areas = ",".join(row.areas or ["everything"])
+            click.echo(f"{row.prefix}…\t{row.name}\t{row.role}\t{areas}\tends {ends}\tlast used {used}")
 
 
 @token.command("revoke")

@@ -101,7 +101,10 @@ def on_csrf(error: CSRFError) -> Response:
 
 
 def on_refused(error: auth.Refused) -> Response:
-    needed = _("This needs the role “%(role)s”", role=words.ROLES[error.role])
+    if error.area:
+        needed = _("The token is not for this part of the API")
+    else:
+        needed = _("This needs the role “%(role)s”", role=words.ROLES[error.role])
     return answer(403, Sentence(needed, _("Ask an administrator if you need it")), "forbidden")
 
 

@@ -8,7 +8,7 @@ from flask import abort, current_app, request
 from flask_babel import get_locale
 
 from worker import broadcasts, channels, reports
-from worker.models import Broadcast, Channel, RecipientFile
+from worker.models import ApiToken, Broadcast, Channel, RecipientFile
 from worker.settings import Settings
 
 ID_MAX = 2**62  # larger numbers do not fit into a column
@@ -55,6 +55,11 @@ def message(number: int, message_id: int) -> reports.Row:
     if row is None or reports.broadcast_id(row) != number:
         abort(404)
     return row
+
+
+def token(number: int) -> ApiToken:
+    found: ApiToken = _found(ApiToken.get_or_none(ApiToken.id == min(number, ID_MAX)))
+    return found
 
 
 def phone_filter() -> str:

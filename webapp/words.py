@@ -252,6 +252,16 @@ ROLES: dict[str, LazyString] = {
     "viewer": _l("viewer"),
 }
 
+# The parts of the API that a token can be limited to.
+AREAS: dict[str, LazyString] = {
+    "broadcasts": _l("Broadcasts, files and reports"),
+    "channels": _l("Channels and templates"),
+    "inbox": _l("Inbox"),
+    "optouts": _l("Stop list"),
+    "metrics": _l("Metrics"),
+}
+EXPIRED = Word(_l("Expired"), "clock", "warn")
+
 LANGUAGES: dict[str, str] = {"ru": "Русский", "en": "English"}
 
 THEMES: dict[str, LazyString] = {

@@ -10,7 +10,20 @@ import sys
 import threading
 from collections.abc import Callable
 
-from worker import broadcasts, clock, counters, db, delivery, direct, locks, migrations, recipients, settings, tasks
+from worker import (
+    broadcasts,
+    clock,
+    counters,
+    db,
+    delivery,
+    direct,
+    locks,
+    migrations,
+    recipients,
+    repeats,
+    settings,
+    tasks,
+)
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.sender import Sender
@@ -130,6 +143,7 @@ class WorkerProcess:
         delivery.forget_orphans()
         delivery.join_late_parts()
         delivery.forget_parts()
+        repeats.forget()
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, current_app, jsonify, request
 from flask_babel import gettext as _
 from werkzeug.exceptions import HTTPException
 
 from webapp import sentences
-from worker import broadcasts, channels, recipients, vault
+from webapp.auth import me
+from worker import broadcasts, channels, db, recipients, repeats, tasks, vault
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
+KEY_MAX = 200
 
 
 class ApiError(Exception):
@@ -59,6 +64,42 @@ def _locked(_error: vault.VaultError) -> tuple[Response, int]:
 def _refused(error: recipients.FileRefused) -> tuple[Response, int]:
     status = 413 if error.code == "file_too_large" else 422
     return jsonify({"error": {"code": error.code, "message": sentences.file_code(error.code, error.detail)}}), status
+
+
+def repeatable(view: View) -> View:
+    """Let a call be sent again: with the same Idempotency-Key it is done once and answered the same, for a day.
+
+    Stands under `role`. The view runs inside a transaction, so it must not wait for anybody outside.
+    """
+
+    @functools.wraps(view)
+    def once(*args: Any, **kwargs: Any) -> Any:
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            return view(*args, **kwargs)
+        if not 1 <= len(key) <= KEY_MAX or not (key.isascii() and key.isprintable()):
+            raise ApiError(
+                422, "bad_key", _("The Idempotency-Key must have 1 to %(max)s plain characters", max=KEY_MAX)
+            )
+        call = repeats.name(str(me().token_id), request.path, key)
+        with db.write():
+            try:
+                answer = repeats.begin(call, repeats.name(request.get_data()))
+            except repeats.Differs:
+                raise ApiError(422, "key_reused", _("This Idempotency-Key was used for another call")) from None
+            again = answer is not None
+            if answer is None:
+                made = current_app.make_response(view(*args, **kwargs))
+                answer = repeats.Answer(made.status_code, made.get_data(as_text=True))
+                repeats.keep(call, answer)
+        tasks.wake(0)  # what the view woke the worker for is there only now
+        response = Response(answer.body, answer.status, mimetype="application/json")
+        if again:
+            response.headers["Idempotent-Replayed"] = "true"
+        return response
+
+    once.molva_repeatable = True  # type: ignore[attr-defined]
+    return cast(View, once)
 
 
 def body() -> dict[str, Any]:

@@ -31,6 +31,7 @@ def broadcast_list() -> Response:
 
 @api.post("/broadcasts")
 @role("sender")
+@base.repeatable
 def broadcast_create() -> tuple[Response, int]:
     values = base.known(base.body(), FIELDS)
     return jsonify(shapes.broadcast(broadcasts.create(lookup.settings(), values, me().name))), 201

@@ -15,6 +15,7 @@ from flask import Response, current_app, jsonify
 from werkzeug.routing import Rule
 
 from webapp import auth
+from webapp.api import base
 from webapp.api.base import api
 from webapp.api.schemas import ID, SCHEMAS, Schema, listed, of, taken
 from webapp.auth import public
@@ -172,7 +173,11 @@ def _operation(rule: Rule, method: str, said: Operation) -> Schema:
         "operationId": rule.endpoint.removeprefix("api."),
         "summary": said.summary,
         "tags": [rule.rule.split("/")[3].partition(".")[0]],
-        "parameters": [*_path(rule), *(_parameter(name, "query", kind) for name, kind in said.query)],
+        "parameters": [
+            *_path(rule),
+            *(_parameter(name, "query", kind) for name, kind in said.query),
+            *(_parameter(name, "header", kind) for name, kind in _headers(rule)),
+        ],
         "responses": {str(said.status): _answer(said), **_refusals(rule, said, role)},
     }
     if role == "public":
@@ -189,6 +194,18 @@ def _path(rule: Rule) -> Iterator[Schema]:
     for converter, name in re.findall(r"<(?:([^<>]*):)?(\w+)>", rule.rule):
         choices = re.match(r"any\((.*)\)", converter)
         yield _parameter(name, "path", tuple(re.split(r",\s*", choices[1])) if choices else ID)
+
+
+def _headers(rule: Rule) -> Iterator[tuple[str, Schema]]:
+    if getattr(current_app.view_functions[rule.endpoint], "molva_repeatable", False):
+        yield (
+            "Idempotency-Key",
+            {
+                "type": "string",
+                "pattern": f"^[ -~]{{1,{base.KEY_MAX}}}$",
+                "description": "The same key and body again: the answer of the first call, for 24 hours",
+            },
+        )
 
 
 def _parameter(name: str, where: str, kind: Any) -> Schema:

@@ -19,6 +19,7 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.files:files",
     "webapp.pages.reports:reports",
     "webapp.pages.channels:channels",
+    "webapp.pages.tokens:tokens",
     "webapp.api:api",
 )
 
