@@ -335,7 +335,7 @@ def key() -> None:
 @click.pass_context
 def key_rotate(context: click.Context, /, **options: Any) -> None:
     """Seal all credentials with a new secret key. Molva must be stopped; a run that broke off is finished."""
-    from worker import channels, locks, vault
+    from worker import channels, locks, vault, webhooks
 
     settings = _merged(context, **options)
     if not settings.database_path.exists():
@@ -350,6 +350,7 @@ def key_rotate(context: click.Context, /, **options: Any) -> None:
         if not settings.secret_key:
             vault.add_key(settings)
         done, locked = channels.reseal(settings)
+        locked += webhooks.reseal(settings)
         if not settings.secret_key:
             vault.drop_old_keys(settings)
     except vault.VaultError as error:

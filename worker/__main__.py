@@ -23,6 +23,7 @@ from worker import (
     repeats,
     settings,
     tasks,
+    webhooks,
 )
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
@@ -51,6 +52,7 @@ class WorkerProcess:
         self.sender = Sender(options, self.owner)
         # The same objects that send: a line is one connection for both ways.
         self.providers = self.sender.providers
+        self.courier = webhooks.Courier(options, self.stopping.is_set)
         tasks.configure(options, self.owner, self.sender.wake)
         self._threads = [
             threading.Thread(target=self._loop, args=(name, step, pause), name=name, daemon=True)
@@ -62,6 +64,7 @@ class WorkerProcess:
                 ("leftovers", self._leftovers, TICK),
                 ("templates", self._templates, TICK),
                 ("counters", self._check_counters, TICK),
+                ("webhooks", self.courier.step, TICK),
             )
         ]
         self._recovered = self._checked = clock.monotonic()
@@ -86,6 +89,7 @@ class WorkerProcess:
         self.sender.stop()
         for thread in self._threads:
             thread.join(5)
+        self.courier.close()
         with db.connection(), db.write():
             WorkerRow.update(heartbeat_at=0).where(WorkerRow.id == self.owner).execute()
         self._lock.close()
@@ -144,6 +148,7 @@ class WorkerProcess:
         delivery.join_late_parts()
         delivery.forget_parts()
         repeats.forget()
+        webhooks.forget()
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",

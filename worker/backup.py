@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import peewee
 
-from worker import audit, broadcasts, clock, counters, db, locks, migrations, vault
+from worker import audit, broadcasts, clock, counters, db, locks, migrations, vault, webhooks
 from worker.models import Broadcast, Channel, LoginSession, RecipientFile
 from worker.settings import Settings
 from worker.states import BROADCAST
@@ -258,6 +258,7 @@ def _prepare(staged: Settings, settings: Settings, source: Path, manifest: dict[
     with db.connection():
         with db.write():
             _cancel_direct()
+            webhooks.stop_all(webhooks.RESTORED)
             stopped = _stop_all(at)
             uncertain = _lose_all()
             _keep_opt_outs(settings.database_path)

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import audit, channels, clock, counters, db, rendering
+from worker import audit, channels, clock, counters, db, events, rendering
 from worker.models import Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
 from worker.problems import Problem as Problem
@@ -546,6 +546,8 @@ def advance(broadcast_id: int, action: str, **columns: Any) -> bool:
         .where((Broadcast.id == broadcast_id) & Broadcast.state.in_(sorted(step.source)))
         .execute()
     )
+    if changed == 1:
+        events.broadcast(broadcast_id, action)
     return bool(changed == 1)
 
 

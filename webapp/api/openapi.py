@@ -120,6 +120,14 @@ OPERATIONS: dict[str, Operation] = {
     "file_delete": Operation(
         "Remove a file", "@Broadcast", query=(("on_delete", ("keep", "remove")),), refusals=(409,)
     ),
+    # webhooks
+    "webhook_list": Operation("The webhooks", listed("@Webhook")),
+    "webhook_create": Operation("Add a webhook; the answer has its secret", "@NewWebhook", 201, body="@WebhookFields"),
+    "webhook_one": Operation("One webhook", "@Webhook"),
+    "webhook_change": Operation("Change a webhook, or switch it on or off", "@Webhook", body="@WebhookChange"),
+    "webhook_delete": Operation("Delete a webhook with its log", None, 204),
+    "webhook_test": Operation("Send a test event now", "@Outcome"),
+    "webhook_deliveries": Operation("The latest tries to tell it something", listed("@Delivery"), query=(AFTER,)),
 }
 
 MEANINGS = {

@@ -6,6 +6,7 @@ from typing import Any
 
 from worker.broadcasts import RATE_MAX, RATE_MIN, WHO
 from worker.states import BROADCAST_BUTTONS, BROADCAST_STATES, MESSAGE_STATUSES
+from worker.webhooks import EVENTS, TEST
 
 Schema = dict[str, Any]
 TIME: Schema = {"type": "string", "format": "date-time"}
@@ -85,6 +86,29 @@ CHANNEL_FIELDS: dict[str, Any] = {
     "per_day": {"type": ["integer", "null"], "minimum": 1},
     "price": NUMBER_OR_NOTHING,
     "currency": {"type": ["string", "null"], "pattern": "^[A-Z]{3}$"},
+}
+WEBHOOK_FIELDS: dict[str, Any] = {
+    "url": {"type": "string", "description": "https, on a public address"},
+    "events": {"type": "array", "items": of(EVENTS), "minItems": 1},
+}
+WEBHOOK: dict[str, Any] = {
+    "id": "integer",
+    "url": "string",
+    "events": [EVENTS],
+    "state": ("on", "stopped"),
+    "stop_reason": "string?",
+    "stop_text": "string?",
+    "failing_since": "time?",
+    "next_at": "time?",
+    "last_at": "time?",
+    "created_at": "time",
+}
+OUTCOME: dict[str, Any] = {
+    "ok": "boolean",
+    "http_status": "integer?",
+    "cause": "string?",
+    "message": "string?",
+    "took": {"type": "integer", "description": "ms"},
 }
 FILE: dict[str, Any] = {
     "id": "integer",
@@ -236,12 +260,18 @@ SCHEMAS: dict[str, Schema] = {
         read_at="time?",
         undelivered_at="time?",
     ),
+    "Webhook": given(**WEBHOOK),
+    "NewWebhook": given(**WEBHOOK, secret={"type": "string", "description": "Shown this once; signs what is sent"}),
+    "Outcome": given(**OUTCOME),
+    "Delivery": given(id="integer", event_id="string", event=(*EVENTS, TEST), items="integer", at="time", **OUTCOME),
     # What is sent along.
     "NewChannel": taken("provider", "name", **CHANNEL_FIELDS),
     "ChannelChange": taken(**CHANNEL_FIELDS, state=("on", "stopped")),
     "NewBroadcast": taken("name", "channel_id", "rate_per_minute", **BROADCAST_FIELDS),
     "BroadcastChange": taken(**BROADCAST_FIELDS),
     "Action": taken(who=WHO),
+    "WebhookFields": taken("url", "events", **WEBHOOK_FIELDS),
+    "WebhookChange": taken(**WEBHOOK_FIELDS, state=("on", "stopped")),
 }
 # SMS providers have an address for each kind of callback.
 SCHEMAS["Channel"]["properties"].update(status_url=of("string?"), inbound_url=of("string?"))

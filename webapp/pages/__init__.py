@@ -20,6 +20,7 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.reports:reports",
     "webapp.pages.channels:channels",
     "webapp.pages.tokens:tokens",
+    "webapp.pages.webhooks:webhooks",
     "webapp.api:api",
 )
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests import make
 from webapp.api.openapi import OPERATIONS
-from worker import channels, clock, db
-from worker.models import MessageTemplate
+from worker import channels, clock, db, vault, webhooks
+from worker.models import MessageTemplate, Webhook
 from worker.settings import Settings
 
 with warnings.catch_warnings():
@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     from schemathesis import checks
     from schemathesis.generation import GenerationMode
 
-EXAMPLES = 25
+EXAMPLES = 12
 CHECKS = [
     checks.not_a_server_error,
     checks.status_code_conformance,
@@ -60,7 +60,15 @@ def world(app: Flask, settings: Settings) -> World:
     ]
     files = [make.file(broadcast, accepted=3, path="0" * 32) for broadcast in made]
     messages = [m for f in files for m in make.messages(f, "queued", "uncertain", "delivered", row='["+79010000001"]')]
+    webhook = Webhook.create(  # an address that is never asked: it is not a public one
+        url="https://127.0.0.1/",
+        events=list(webhooks.EVENTS),
+        secret=vault.seal(settings, {"secret": "whsec"}),
+        created_by="test",
+        created_at=clock.now(),
+    )
     return {
+        "webhooks": [webhook.id],
         "broadcasts": [row.id for row in made],
         "channels": [waba.id, sms.id],
         "messages": [row.id for row in messages],
@@ -68,27 +76,30 @@ def world(app: Flask, settings: Settings) -> World:
     }
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
 def test_no_call_ends_in_a_fault_or_in_an_answer_that_is_not_described(
-    app: Flask, api: dict[str, dict[str, str]], world: World, name: str, mode: GenerationMode
+    app: Flask, api: dict[str, dict[str, str]], world: World, name: str
 ) -> None:
     operation = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", app).find_operation_by_id(name)
-    takes = list(operation.path_parameters) + list(operation.query) + list(operation.body)
-    if mode is GenerationMode.NEGATIVE and not takes:
-        pytest.skip("takes nothing that could be wrong")
+    takes_something = [*operation.path_parameters, *operation.query, *operation.body]
+    for mode in [GenerationMode.POSITIVE, GenerationMode.NEGATIVE] if takes_something else [GenerationMode.POSITIVE]:
+        play(operation, mode, world, api["admin"])
+
+
+def play(operation: Any, mode: GenerationMode, world: World, headers: dict[str, str]) -> None:
+    """Calls with values that the description allows, or with ones that it forbids."""
     noun = operation.path.split("/")[3]
 
     @RUN
     @given(case=operation.as_strategy(generation_mode=mode), picks=st.tuples(*[st.integers(0, 19)] * 2))
-    def play(case: Any, picks: tuple[int, int]) -> None:
+    def call(case: Any, picks: tuple[int, int]) -> None:
         for (key, known), pick in zip((("number", noun), ("file_id", "file_id")), picks, strict=True):
             if pick < 18 and key in case.path_parameters and known in world:
                 case.path_parameters[key] = world[known][pick % len(world[known])]
         with db.database.atomic() as changes:  # every example finds the same world
-            response = case.call(headers=api["admin"])
+            response = case.call(headers=headers)
             changes.rollback()
         # 502 is what the provider did; the description says where that can be.
         case.validate_response(response, checks=CHECKS[1:] if response.status_code == 502 else CHECKS)
 
-    play()
+    call()
