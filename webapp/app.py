@@ -8,8 +8,6 @@ import secrets
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, current_app, request
@@ -19,7 +17,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webapp import assets, auth, callbacks, connection, errors, filters, glance, htmx, pages, polls, prefs, words
 from worker import db, people, tasks, vault
-from worker.settings import Settings, from_env
+from worker.settings import Settings, from_env, version
 
 MEGABYTE = 1024 * 1024
 MAX_BODY = 12 * MEGABYTE  # a file of 10 MB and the form around it
@@ -113,14 +111,6 @@ def _teach_jinja(app: Flask) -> None:
         new_id=lambda: secrets.token_hex(4),
         version=version(),
     )
-
-
-def version() -> str:
-    """The version of this Molva."""
-    try:
-        return installed("molva")
-    except PackageNotFoundError:
-        return "0"
 
 
 def check_host() -> None:

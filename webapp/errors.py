@@ -67,7 +67,7 @@ def sentence(status: int) -> Sentence:
 
 def answer(status: int, text: Sentence, code: str | None = None) -> Response:
     """The error in the shape that the other side can use."""
-    if request.path.startswith("/api/"):
+    if auth.by_token():
         message = f"{text.title}. {text.advice}" if text.advice else text.title
         body = {"error": {"code": code or CODES.get(status, "error"), "message": message}}
         return make_response(jsonify(body), status)

@@ -91,6 +91,7 @@ class WorkerProcess:
             thread.join(5)
         self.courier.close()
         with db.connection(), db.write():
+            self.sender.latency.flush()
             WorkerRow.update(heartbeat_at=0).where(WorkerRow.id == self.owner).execute()
         self._lock.close()
         locks.worker_file(self.settings, self.owner).unlink(missing_ok=True)
@@ -109,7 +110,9 @@ class WorkerProcess:
             self.stopping.wait(pause)
 
     def _beat(self) -> None:
-        delivery.heartbeat(self.owner)
+        with db.write():
+            delivery.heartbeat(self.owner)
+            self.sender.latency.flush()
 
     def _tick(self) -> None:
         now = clock.monotonic()

@@ -16,7 +16,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +23,7 @@ import peewee
 
 from worker import audit, broadcasts, clock, counters, db, locks, migrations, vault, webhooks
 from worker.models import Broadcast, Channel, LoginSession, RecipientFile
-from worker.settings import Settings
+from worker.settings import Settings, version
 from worker.states import BROADCAST
 
 PRODUCT = "molva"
@@ -121,7 +120,7 @@ def _write(settings: Settings, target: Path, file: IO[bytes], copy: Path) -> Rep
         manifest = {
             "product": PRODUCT,
             "format": FORMAT,
-            "version": metadata.version("molva"),
+            "version": version(),
             "schema": steps[-1] if steps else None,
             "at": at,
             "key": "environment" if key is None else "file",
