@@ -70,6 +70,9 @@ def _serve(settings: Settings, with_children: bool) -> None:
     try:
         sys.exit(server.serve(settings, with_children))
     except server.ServeError as error:
+        if settings.log == "json":
+            server.log.error("%s", error)
+            sys.exit(1)
         raise click.ClickException(str(error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
 import socket
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webapp import assets, auth, callbacks, connection, errors, filters, glance, htmx, pages, polls, prefs, words
-from worker import db, people, tasks, vault
+from worker import db, logs, people, tasks, vault
 from worker.settings import Settings, from_env, version
 
 MEGABYTE = 1024 * 1024
@@ -28,6 +29,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 WITHOUT_DATABASE = ("assets.static", "assets.favicon", "health.healthz")
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -84,9 +86,11 @@ def build(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     htmx.htmx.init_app(app)
     Babel(app, locale_selector=prefs.locale, timezone_selector=lambda: settings.timezone)
+    app.before_request(number_request)
     app.before_request(check_host)
     app.before_request(open_connection)
     app.teardown_request(connection.leave)
+    app.teardown_request(forget_number)
     app.after_request(protect)
     auth.init_app(app)
     errors.init_app(app)
@@ -111,6 +115,20 @@ def _teach_jinja(app: Flask) -> None:
         new_id=lambda: secrets.token_hex(4),
         version=version(),
     )
+
+
+def number_request() -> None:
+    """Give the request a number, which stands in the answer and in every line that it leaves in the log.
+
+    Behind a proxy that we trust its own number is kept, so that both logs can be read side by side.
+    """
+    given = request.headers.get("X-Request-ID", "") if _house().settings.trusted_proxies else ""
+    logs.request_id.set(given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+
+
+def forget_number(_error: BaseException | None) -> None:
+    """The thread may do something else next."""
+    logs.request_id.set("")
 
 
 def check_host() -> None:
@@ -148,6 +166,8 @@ def protect(response: Response) -> Response:
     """The same guards on every answer, errors included."""
     for name, value in HEADERS.items():
         response.headers[name] = value
+    if number := logs.request_id.get():
+        response.headers["X-Request-ID"] = number
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     if request.endpoint != "assets.static":

@@ -18,6 +18,7 @@ from worker import (
     delivery,
     direct,
     locks,
+    logs,
     migrations,
     recipients,
     repeats,
@@ -194,7 +195,7 @@ def run(options: settings.Settings, watch_stdin: bool = False) -> int:
     db.make_private(options.data)
     use = locks.use(options)
     if use is None:
-        print(f"The data folder {options.data} is being restored. Start again when that is done", file=sys.stderr)
+        log.error("The data folder %s is being restored. Start again when that is done", options.data)
         return 1
     try:
         return _run(options, watch_stdin)
@@ -207,7 +208,7 @@ def _run(options: settings.Settings, watch_stdin: bool) -> int:
     try:
         migrations.require_current()
     except migrations.SchemaError as error:
-        print(error, file=sys.stderr)
+        log.error("%s", error)
         return 1
     stopping = threading.Event()
     process = WorkerProcess(options)
@@ -245,9 +246,9 @@ def _wait_for_parent(stopping: threading.Event) -> None:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("huey").setLevel(logging.WARNING)
-    return run(settings.from_env(os.environ), "--watch-stdin" in sys.argv[1:])
+    options = settings.from_env(os.environ)
+    logs.configure(options)
+    return run(options, "--watch-stdin" in sys.argv[1:])
 
 
 if __name__ == "__main__":
