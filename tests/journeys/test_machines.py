@@ -87,7 +87,10 @@ def test_a_broadcast_as_another_program_sees_it(product: Product, receiver: Stub
     # A worker that was killed is in the log, and the next one goes on telling.
     pid = int(
         subprocess.run(
-            ["pgrep", "-P", str(product.process.pid), "-f", "worker --watch-stdin"], capture_output=True, text=True, check=True
+            ["pgrep", "-P", str(product.process.pid), "-f", "worker --watch-stdin"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     )
     os.kill(pid, signal.SIGKILL)
