@@ -10,17 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.readme import ROOT, block
+
 DOCKERFILE = ROOT / ".docker" / "Dockerfile"
-
-
-def block(name: str) -> str:
-    """The lines of the README between two marks, without the fence."""
-    found = re.search(
-        rf"<!-- {name} -->\n```\w*\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
-    )
-    assert found is not None
-    return found[1]
 
 
 def test_systemd_understands_the_service(tmp_path: Path) -> None:

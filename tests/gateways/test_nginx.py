@@ -23,11 +23,11 @@ from tests.gateways.kannel import free_ports, listens
 from tests.journeys.conftest import Caller
 from tests.people import PASSWORD
 from tests.product import Product, wait
+from tests.readme import block
 from worker import channels, db
 from worker.models import Callback, LoginSession
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-README = Path(__file__).parents[2] / "README.md"
 EMAIL = "anna@example.org"
 
 
@@ -51,9 +51,7 @@ class Front:
 
 def configuration(folder: Path, certificate: Path, secure: int, plain: int, behind: str) -> str:
     """The README's lines with our ports and certificate, and what a server of one's own needs around them."""
-    lines = re.search(r"<!-- nginx -->\n```nginx\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert lines is not None
-    servers = lines[1]
+    servers = block("nginx")
     for said, ours in (
         ("listen 80;", f"listen 127.0.0.1:{plain};"),
         ("listen 443 ssl;", f"listen 127.0.0.1:{secure} ssl;"),

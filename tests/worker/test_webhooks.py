@@ -13,6 +13,7 @@ import pytest
 
 from tests import make
 from tests.providers.stub import Stub, answer, silent
+from tests.readme import block
 from worker import broadcasts, clock, db, delivery, vault, webhooks
 from worker.models import Attempt, Broadcast, DeliveryReport, Event, Message, Webhook, WebhookDelivery
 from worker.problems import Invalid
@@ -267,6 +268,26 @@ def test_the_signature_is_over_the_time_and_the_raw_body(receiver: Receiver) -> 
     assert request.headers["molva-event"] == request.json["id"]
     assert abs(int(request.headers["molva-timestamp"]) * 1000 - clock.now()) < 60_000
     assert (request.method, request.path, request.headers["content-type"]) == ("POST", "/in?key=1", "application/json")
+
+
+def test_the_example_of_the_readme_believes_what_we_send_and_nothing_else(receiver: Receiver) -> None:
+    found: dict[str, Any] = {}
+    exec(block("webhook"), found)
+    event_of = found["event_of"]
+    webhooks.test(receiver.house, receiver.row)
+    sent = receiver.stub.requests[0]
+    told = {name: sent.headers[name.lower()] for name in ("Molva-Timestamp", "Molva-Signature")}
+    assert event_of(receiver.secret, told, sent.body)["type"] == "test"
+    old = str(int(told["Molva-Timestamp"]) - 301)
+    signed = "v1=" + webhooks.signature(receiver.secret, old, sent.body)
+    for secret, changes, body in (
+        ("another", {}, sent.body),
+        (receiver.secret, {}, sent.body + b" "),
+        (receiver.secret, {"Molva-Timestamp": old}, sent.body),
+        (receiver.secret, {"Molva-Timestamp": old, "Molva-Signature": signed}, sent.body),
+    ):
+        with pytest.raises(ValueError):
+            event_of(secret, {**told, **changes}, body)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
