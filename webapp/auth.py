@@ -96,7 +96,7 @@ FREE = ("phones", "sms")
 
 def area() -> str:
     """The part of the API that this request is for, by the first noun of its path; "" for one that needs no leave."""
-    noun = request.path.removeprefix("/api/v1").strip("/").partition("/")[0]
+    noun = request.path.removeprefix("/api/v1").strip("/").partition("/")[0].partition(".")[0]
     return "" if noun in FREE else AREA_OF.get(noun, noun)
 
 

@@ -8,12 +8,13 @@ from webapp import controls, drafts, exports, lookup, shapes
 from webapp.api import base
 from webapp.api.base import api
 from webapp.auth import me, role
-from worker import broadcasts, tasks
+from worker import broadcasts, canary, tasks
+from worker.problems import Invalid, Problem
 
 FIELDS = frozenset(
     {
         *("name", "channel_id", "text", "template", "variables", "region", "ignore_duplicates"),
-        *("on_file_delete", "rate_per_minute", "send_at", "timezone"),
+        *("on_file_delete", "rate_per_minute", "send_at", "timezone", "quiet_hours", "cooldown_days"),
     }
 )
 LISTED = 50
@@ -67,9 +68,12 @@ def broadcast_delete(number: int) -> tuple[str, int]:
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
     given = base.body() if request.get_data() else {}
-    given = base.known(given, frozenset({"who"}) if action == "restart" else frozenset())
-    who = str(given.get("who", "everyone"))
-    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who)
+    taken = {"restart": frozenset({"who"}), "start": frozenset({"canary", "pick"})}
+    given = base.known(given, taken.get(action, frozenset()))
+    who, first, pick = str(given.get("who", "everyone")), given.get("canary"), str(given.get("pick", canary.FIRST))
+    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 1):
+        raise Invalid({"canary": Problem("canary_range", {"max": canary.MAX})})
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who, first, pick)
     return jsonify(shapes.broadcast(row))
 
 

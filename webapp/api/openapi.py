@@ -19,7 +19,7 @@ from webapp.api import base
 from webapp.api.base import api
 from webapp.api.schemas import ID, SCHEMAS, Schema, listed, of, taken
 from webapp.auth import public
-from worker import reports
+from worker import optouts, preview, reports
 from worker.states import BROADCAST_STATES, MESSAGE_STATUSES
 
 CSV, JSON, FORM = "text/csv", "application/json", "multipart/form-data"
@@ -38,6 +38,7 @@ class Operation:
     summary: str
     answer: Any = None
     status: int = 200
+    also: tuple[int, ...] = ()  # other statuses of a success: nothing new was made
     body: Any = None
     media: str = JSON  # of the answer
     form: bool = False  # the body is a form with a file
@@ -87,6 +88,14 @@ OPERATIONS: dict[str, Operation] = {
     "broadcast_change": Operation("Change a broadcast", "@Broadcast", body="@BroadcastChange", refusals=(409,)),
     "broadcast_delete": Operation("Delete a broadcast that sent nothing", None, 204, refusals=(409, 422)),
     "broadcast_act": Operation("Press a button", "@Broadcast", body="@Action", optional=True, refusals=(409,)),
+    "broadcast_preflight": Operation("What will happen at the start, and what forbids it", "@Preflight"),
+    "broadcast_preview": Operation(
+        "One message as the phone shows it",
+        "@Preview",
+        query=(("which", preview.WHICH), ("line", NUMBER), ("file", NUMBER), ("after", NUMBER)),
+    ),
+    "broadcast_tests": Operation("The latest tests", listed("@Test")),
+    "broadcast_test": Operation("Send one message to a number of one's own", "@Test", 201, body="@NewTest"),
     "broadcast_sample": Operation("A file with the columns that the broadcast needs", {"type": "string"}, media=CSV),
     "broadcast_messages": Operation(
         "The messages, in the order of the files",
@@ -120,6 +129,21 @@ OPERATIONS: dict[str, Operation] = {
     "file_delete": Operation(
         "Remove a file", "@Broadcast", query=(("on_delete", ("keep", "remove")),), refusals=(409,)
     ),
+    # the stop list
+    "optout_list": Operation(
+        "Who gets no broadcast, latest first",
+        listed("@OptOut"),
+        query=(
+            ("phone", WORD),
+            ("source", optouts.SOURCES),
+            ("scope", optouts.SCOPES),
+            AFTER,
+            ("limit", {"type": "integer", "minimum": 1, "maximum": optouts.PAGE_MAX}),
+        ),
+    ),
+    "optout_add": Operation("Put a number on it", "@OptOut", 201, also=(200,), body="@NewOptOut"),
+    "optout_remove": Operation("Take a number off it; the proof stays", None, 204, query=(("reason", WORD),)),
+    "optout_export": Operation("All of it", {"type": "string"}, media=CSV),
     # webhooks
     "webhook_list": Operation("The webhooks", listed("@Webhook")),
     "webhook_create": Operation("Add a webhook; the answer has its secret", "@NewWebhook", 201, body="@WebhookFields"),
@@ -186,7 +210,10 @@ def _operation(rule: Rule, method: str, said: Operation) -> Schema:
             *(_parameter(name, "query", kind) for name, kind in said.query),
             *(_parameter(name, "header", kind) for name, kind in _headers(rule)),
         ],
-        "responses": {str(said.status): _answer(said), **_refusals(rule, said, role)},
+        "responses": {
+            **{str(status): _answer(said) for status in (said.status, *said.also)},
+            **_refusals(rule, said, role),
+        },
     }
     if role == "public":
         found["security"] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.broadcasts import RATE_MAX, RATE_MIN, WHO
+from worker import canary, optouts, preflight
+from worker.broadcasts import COOLDOWN_MAX, RATE_MAX, RATE_MIN, WHO
 from worker.states import BROADCAST_BUTTONS, BROADCAST_STATES, MESSAGE_STATUSES
 from worker.webhooks import EVENTS, TEST
 
@@ -57,9 +58,11 @@ PHONE: Schema = {"type": "string", "description": "E.164"}
 KINDS = ("waba", "sms")
 RATE: Schema = {"type": "integer", "minimum": RATE_MIN, "maximum": RATE_MAX}
 NUMBER_OR_NOTHING: Schema = {"type": ["number", "null"], "minimum": 0}
+LEVELS = (preflight.BLOCK, preflight.WARN, preflight.OK, preflight.INFO)
 COUNTERS = given(total="integer", **dict.fromkeys(MESSAGE_STATUSES, "integer"))
 TEMPLATE_NAME = given(name="string", language="string")
 
+HOUR: Schema = {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"}
 BINDING = taken(column="string", value="string", fallback="string")
 BROADCAST_FIELDS: dict[str, Any] = {
     "name": "string",
@@ -76,6 +79,17 @@ BROADCAST_FIELDS: dict[str, Any] = {
         "description": "ISO 8601 (without an offset: in `timezone`) or ms since the epoch",
     },
     "timezone": "string",
+    "quiet_hours": {
+        **taken("from", "to", **{"from": HOUR, "to": HOUR}),
+        "type": ["object", "null"],
+        "description": "Held, not dropped, by the clock of the recipient",
+    },
+    "cooldown_days": {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "maximum": COOLDOWN_MAX,
+        "description": "Skip whom any broadcast was sent to within so many days",
+    },
 }
 CHANNEL_FIELDS: dict[str, Any] = {
     "kind": KINDS,
@@ -235,6 +249,9 @@ SCHEMAS: dict[str, Schema] = {
         on_file_delete=("keep", "remove"),
         rate_per_minute="integer",
         speed="integer",
+        quiet_hours={**given(**{"from": HOUR, "to": HOUR}), "type": ["object", "null"]},
+        cooldown_days="integer?",
+        canary="integer?",
         send_at="time?",
         late_text="string?",
         timezone="string",
@@ -260,6 +277,52 @@ SCHEMAS: dict[str, Schema] = {
         read_at="time?",
         undelivered_at="time?",
     ),
+    "Preflight": given(
+        ok="boolean",
+        items=[
+            {
+                **given(code="string", level=LEVELS, text="string"),
+                "properties": {
+                    **given(code="string", level=LEVELS, text="string")["properties"],
+                    "fix": {"type": "string", "description": "The page where it is cured"},
+                },
+            }
+        ],
+        numbers={"type": "object", "description": "What the sheet is made of; null where it is still being counted"},
+        cost="number?",
+        currency="string?",
+        eta="time?",
+        counting="boolean",
+    ),
+    "Preview": given(
+        phone=PHONE,
+        text="string",
+        components={"type": ["array", "null"], "items": {"type": "object"}},
+        encoding="string?",
+        units="integer?",
+        segments="integer?",
+        parts={"type": ["array", "null"], "items": {"type": "string"}},
+        row=of_values("string"),
+        line="integer",
+        file="integer",
+    ),
+    "Test": given(
+        id="integer",
+        phone=PHONE,
+        text="string",
+        status=MESSAGE_STATUSES,
+        cause="@Cause?",
+        waiting="@Cause?",
+        provider_id="string?",
+        made_by="string",
+        at="time",
+        sent_at="time?",
+        delivered_at="time?",
+        read_at="time?",
+    ),
+    "OptOut": given(
+        id="integer", phone=PHONE, scope=optouts.SCOPES, reason="string", source=optouts.SOURCES, at="time"
+    ),
     "Webhook": given(**WEBHOOK),
     "NewWebhook": given(**WEBHOOK, secret={"type": "string", "description": "Shown this once; signs what is sent"}),
     "Outcome": given(**OUTCOME),
@@ -269,7 +332,14 @@ SCHEMAS: dict[str, Schema] = {
     "ChannelChange": taken(**CHANNEL_FIELDS, state=("on", "stopped")),
     "NewBroadcast": taken("name", "channel_id", "rate_per_minute", **BROADCAST_FIELDS),
     "BroadcastChange": taken(**BROADCAST_FIELDS),
-    "Action": taken(who=WHO),
+    "Action": {
+        **taken(who=WHO, canary={"type": "integer", "minimum": 1, "maximum": canary.MAX}, pick=canary.PICKS),
+        "description": "who: of restart; canary and pick: of start",
+    },
+    "NewTest": taken("phone", phone="string", line="integer?", file="integer?"),
+    "NewOptOut": taken(
+        "phone", phone="string", reason={"type": "string", "maxLength": optouts.REASON_MAX}, scope=optouts.SCOPES
+    ),
     "WebhookFields": taken("url", "events", **WEBHOOK_FIELDS),
     "WebhookChange": taken(**WEBHOOK_FIELDS, state=("on", "stopped")),
 }

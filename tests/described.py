@@ -1,4 +1,4 @@
-"""Every answer of every API test is held to its description in /api/v1/openapi.json."""
+"""Every answer of the API in every test is held to its description in /api/v1/openapi.json."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import re
 from functools import cache
 from typing import Any
 
-import pytest
-from flask import Flask, Response, request
+from flask import Response, request
 from jsonschema import Draft202012Validator
 
 from webapp.api import openapi
@@ -41,6 +40,7 @@ def closed(schema: Any) -> Any:
 
 
 def check(response: Response) -> Response:
+    """For `after_request` of the application under test."""
     rule = request.url_rule
     if rule is None or not rule.endpoint.startswith("api.") or request.method not in rule.methods:
         return response
@@ -56,9 +56,3 @@ def check(response: Response) -> Response:
         ]
         assert not wrong, f"{where} is not as webapp/api/schemas.py says: {wrong}"
     return response
-
-
-@pytest.fixture
-def app(app: Flask) -> Flask:
-    app.after_request(check)
-    return app
