@@ -17,17 +17,20 @@ class Latency:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._new: dict[tuple[int, int], list[int]] = {}  # channel and bound → how many, their ms together
+        self._new: dict[tuple[int, int], list[int]] = {}  # channel and place in BOUNDS → how many, their ms together
 
     def add(self, times: Iterable[tuple[int, float]]) -> None:
         """Note times as (channel id, seconds)."""
         with self._lock:
             for channel_id, seconds in times:
                 ms = int(seconds * 1000)
-                at = bisect_left(BOUNDS, ms)
-                found = self._new.setdefault((channel_id, BOUNDS[at] if at < len(BOUNDS) else BEYOND), [0, 0])
-                found[0] += 1
-                found[1] += ms
+                key = (channel_id, bisect_left(BOUNDS, ms))
+                found = self._new.get(key)
+                if found is None:
+                    self._new[key] = [1, ms]
+                else:
+                    found[0] += 1
+                    found[1] += ms
 
     def flush(self) -> None:
         """Add what is new to the table, inside the caller's transaction."""
@@ -37,5 +40,5 @@ class Latency:
             db.many(
                 "INSERT INTO latency (channel_id, upto, n, ms) VALUES (?, ?, ?, ?) ON CONFLICT (channel_id, upto)"
                 " DO UPDATE SET n = latency.n + excluded.n, ms = latency.ms + excluded.ms",
-                [(*key, *found) for key, found in new.items()],
+                [(channel_id, (*BOUNDS, BEYOND)[at], *found) for (channel_id, at), found in new.items()],
             )

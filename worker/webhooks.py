@@ -87,7 +87,7 @@ def add(settings: Settings, given: Mapping[str, Any], actor: str) -> tuple[Webho
             created_by=actor,
             created_at=clock.now(),
         )
-        audit.record(actor, "webhook.add", made.url)
+        audit.record(actor, "webhook.add", host_of(made.url))
     return made, secret
 
 
@@ -104,7 +104,7 @@ def change(settings: Settings, row: Webhook, given: Mapping[str, Any], actor: st
     with db.write():
         if columns:
             Webhook.update(columns).where(Webhook.id == row.id).execute()
-            audit.record(actor, "webhook.change", row.url, fields=sorted(columns))
+            audit.record(actor, "webhook.change", host_of(row.url), fields=sorted(columns))
     return Webhook.get_by_id(row.id)
 
 
@@ -113,7 +113,7 @@ def remove(row: Webhook, actor: str) -> None:
     with db.write():
         Webhook.delete().where(Webhook.id == row.id).execute()
         WebhookDelivery.delete().where(WebhookDelivery.webhook_id == row.id).execute()
-        audit.record(actor, "webhook.delete", row.url)
+        audit.record(actor, "webhook.delete", host_of(row.url))
 
 
 def _cleaned(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +135,11 @@ def _cleaned(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
     if problems:
         raise Invalid(problems)
     return columns
+
+
+def host_of(url: str) -> str:
+    """What may be shown of an address: the rest of it may hold a key."""
+    return urlsplit(url).hostname or ""
 
 
 def _url_problem(settings: Settings, url: str) -> Problem | None:
@@ -498,14 +503,14 @@ def stop_all(reason: str) -> int:
 
 
 def reseal(settings: Settings) -> list[str]:
-    """Seal every secret with the newest key, in one transaction; the addresses of those that no key opens."""
+    """Seal every secret with the newest key, in one transaction; the hosts of those that no key opens."""
     locked = []
     with db.connection(), db.write():
         for row in all_of_them():
             try:
                 fresh = vault.seal(settings, vault.unseal(settings, row.secret))
             except vault.VaultError:
-                locked.append(row.url)
+                locked.append(host_of(row.url))
                 continue
             Webhook.update(secret=fresh).where(Webhook.id == row.id).execute()
     return locked
