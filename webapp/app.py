@@ -17,7 +17,7 @@ from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webapp import assets, auth, callbacks, connection, errors, filters, glance, htmx, pages, polls, prefs, words
-from worker import db, logs, people, tasks, vault
+from worker import db, inbox, logs, people, tasks, vault
 from worker.settings import Settings, from_env, version
 
 MEGABYTE = 1024 * 1024
@@ -112,6 +112,7 @@ def _teach_jinja(app: Flask) -> None:
         theme=prefs.theme,
         language=lambda: str(get_locale()),
         settings=app.extensions["molva"].settings,
+        unread_number=inbox.unread_number,
         new_id=lambda: secrets.token_hex(4),
         version=version(),
     )
@@ -165,7 +166,7 @@ def open_connection() -> None:
 def protect(response: Response) -> Response:
     """The same guards on every answer, errors included."""
     for name, value in HEADERS.items():
-        response.headers[name] = value
+        response.headers.setdefault(name, value)  # a view may have a stricter policy
     if number := logs.request_id.get():
         response.headers["X-Request-ID"] = number
     if request.is_secure:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 # Importing a module registers its routes.
-from webapp.api import broadcasts, channels, files, openapi, optouts, preflight, reports, tools, webhooks
+from webapp.api import (
+    broadcasts,
+    channels,
+    files,
+    inbox,
+    openapi,
+    optouts,
+    preflight,
+    reports,
+    tools,
+    webhooks,
+)
 from webapp.api.base import api
 
-__all__ = ["api", "broadcasts", "channels", "files", "openapi", "optouts", "preflight", "reports", "tools", "webhooks"]
+NOUNS = (broadcasts, channels, files, inbox, openapi, optouts, preflight, reports, tools, webhooks)
+__all__ = ["NOUNS", "api"]

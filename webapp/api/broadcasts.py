@@ -68,12 +68,13 @@ def broadcast_delete(number: int) -> tuple[str, int]:
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
     given = base.body() if request.get_data() else {}
-    taken = {"restart": frozenset({"who"}), "start": frozenset({"canary", "pick"})}
+    taken = {"restart": frozenset({"who", "cause"}), "start": frozenset({"canary", "pick"})}
     given = base.known(given, taken.get(action, frozenset()))
-    who, first, pick = str(given.get("who", "everyone")), given.get("canary"), str(given.get("pick", canary.FIRST))
+    first = given.get("canary")
     if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 1):
         raise Invalid({"canary": Problem("canary_range", {"max": canary.MAX})})
-    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who, first, pick)
+    chosen = {name: str(given[name]) for name in ("who", "cause", "pick") if given.get(name) is not None}
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, first=first, **chosen)
     return jsonify(shapes.broadcast(row))
 
 

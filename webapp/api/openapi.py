@@ -19,10 +19,11 @@ from webapp.api import base
 from webapp.api.base import api
 from webapp.api.schemas import ID, SCHEMAS, Schema, listed, of, taken
 from webapp.auth import public
-from worker import optouts, preview, reports
+from worker import inbox, optouts, preview, reports, talk
 from worker.states import BROADCAST_STATES, MESSAGE_STATUSES
 
 CSV, JSON, FORM = "text/csv", "application/json", "multipart/form-data"
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 ERROR = of("@Error")
 
 
@@ -51,6 +52,8 @@ WORD: Schema = {"type": "string", "maxLength": 200}
 NUMBER: Schema = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
 AFTER = ("after", WORD)
 RUN = ("run", {"anyOf": [NUMBER, {"const": "all"}], "description": "A number or all; else the current run"})
+EARLIER = (("before", WORD), ("limit", {"type": "integer", "minimum": 1, "maximum": talk.PAGE_MAX}))
+CHOSEN = (("status", MESSAGE_STATUSES), ("cause", WORD), RUN, ("phone", WORD), ("file", NUMBER))
 FILE: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
 
 OPERATIONS: dict[str, Operation] = {
@@ -100,17 +103,11 @@ OPERATIONS: dict[str, Operation] = {
     "broadcast_messages": Operation(
         "The messages, in the order of the files",
         listed("@Message"),
-        query=(
-            ("status", MESSAGE_STATUSES),
-            ("cause", WORD),
-            RUN,
-            ("phone", WORD),
-            ("file", NUMBER),
-            AFTER,
-            ("limit", {"type": "integer", "minimum": 1, "maximum": reports.PAGE_MAX}),
-        ),
+        query=(*CHOSEN, AFTER, ("limit", {"type": "integer", "minimum": 1, "maximum": reports.PAGE_MAX})),
     ),
-    "broadcast_report": Operation("Every message with its columns", {"type": "string"}, media=CSV, query=(RUN,)),
+    "broadcast_figures": Operation("The numbers of the report", "@Report", query=(RUN,)),
+    "broadcast_report": Operation("Messages with their columns", {"type": "string"}, media=CSV, query=CHOSEN),
+    "broadcast_workbook": Operation("Messages with their columns", {"type": "string"}, media=XLSX, query=CHOSEN),
     "message_resolve": Operation(
         "Settle an uncertain message", "@Message", body=taken("as", **{"as": ("sent", "resend")}), refusals=(409,)
     ),
@@ -144,6 +141,31 @@ OPERATIONS: dict[str, Operation] = {
     "optout_add": Operation("Put a number on it", "@OptOut", 201, also=(200,), body="@NewOptOut"),
     "optout_remove": Operation("Take a number off it; the proof stays", None, 204, query=(("reason", WORD),)),
     "optout_export": Operation("All of it", {"type": "string"}, media=CSV),
+    # the inbox
+    "conversation_list": Operation(
+        "Conversations, latest first",
+        listed("@Conversation"),
+        query=(
+            ("unread", ("1", "true", "yes")),
+            ("assignee", WORD),
+            ("state", ("open", "closed")),
+            ("channel_id", NUMBER),
+            ("broadcast_id", NUMBER),
+            ("q", WORD),
+            AFTER,
+            ("limit", {"type": "integer", "minimum": 1, "maximum": inbox.PAGE_MAX}),
+        ),
+    ),
+    "conversation_one": Operation("One conversation with its latest messages", "@WholeConversation", query=EARLIER),
+    "conversation_answer": Operation("Answer", "@Entry", 201, body="@Answer", refusals=(409,)),
+    "conversation_act": Operation("Close, reopen, mark as read", "@WholeConversation", query=EARLIER),
+    "conversation_assign": Operation(
+        "Give it to whoever asks, to an operator by e-mail, or to nobody",
+        "@WholeConversation",
+        body=taken(user="string?"),
+        optional=True,
+        query=EARLIER,
+    ),
     # webhooks
     "webhook_list": Operation("The webhooks", listed("@Webhook")),
     "webhook_create": Operation("Add a webhook; the answer has its secret", "@NewWebhook", 201, body="@WebhookFields"),

@@ -124,6 +124,19 @@ OUTCOME: dict[str, Any] = {
     "message": "string?",
     "took": {"type": "integer", "description": "ms"},
 }
+CONVERSATION: dict[str, Any] = {
+    "id": "integer",
+    "channel_id": "integer",
+    "phone": PHONE,
+    "name": "string?",
+    "unread": "integer",
+    "state": ("open", "closed"),
+    "assignee": "string?",
+    "broadcast_id": "integer?",
+    "window_until": "time?",
+    "last_at": "time",
+    "last_text": "string",
+}
 FILE: dict[str, Any] = {
     "id": "integer",
     "role": ("main", "appended"),
@@ -323,6 +336,51 @@ SCHEMAS: dict[str, Schema] = {
     "OptOut": given(
         id="integer", phone=PHONE, scope=optouts.SCOPES, reason="string", source=optouts.SOURCES, at="time"
     ),
+    "Report": given(
+        id="integer",
+        name="string",
+        run={"anyOf": [{"type": "integer"}, {"const": "all"}]},
+        counters=COUNTERS,
+        rates=[given(name="string", n="integer", of="integer", share="number")],
+        cost="number?",
+        currency="string?",
+        files=[given(id="integer", name="string", counters=COUNTERS)],
+        causes=[given(status=MESSAGE_STATUSES, n="integer", cause="@Cause?")],
+        counting="boolean",
+        as_of="time?",
+        replied="integer?",
+        time_to_delivery={
+            **given(
+                delivered="integer",
+                median="number?",
+                p95="number?",
+                classes=[given(below="number?", n="integer")],
+            ),
+            "type": ["object", "null"],
+        },
+        timeline={
+            **given(begin="time", step="integer", later="object"),
+            "type": ["object", "null"],
+            "additionalProperties": {"type": "array", "items": {"type": "integer"}},
+        },
+    ),
+    "Conversation": given(**CONVERSATION),
+    "WholeConversation": given(**CONVERSATION, messages=["@Entry"], earlier="string?"),
+    "Entry": given(
+        id="integer",
+        direction=("in", "out"),
+        kind="string",
+        text="string?",
+        provider_id="string?",
+        status="string?",
+        cause="@Cause?",
+        broadcast_id="integer?",
+        made_by="string?",
+        at="time",
+        attachments=[
+            given(id="integer", name="string", mime="string", size="integer", state="string", cause="string?")
+        ],
+    ),
     "Webhook": given(**WEBHOOK),
     "NewWebhook": given(**WEBHOOK, secret={"type": "string", "description": "Shown this once; signs what is sent"}),
     "Outcome": given(**OUTCOME),
@@ -333,8 +391,14 @@ SCHEMAS: dict[str, Schema] = {
     "NewBroadcast": taken("name", "channel_id", "rate_per_minute", **BROADCAST_FIELDS),
     "BroadcastChange": taken(**BROADCAST_FIELDS),
     "Action": {
-        **taken(who=WHO, canary={"type": "integer", "minimum": 1, "maximum": canary.MAX}, pick=canary.PICKS),
-        "description": "who: of restart; canary and pick: of start",
+        **taken(
+            who=WHO, cause="string", canary={"type": "integer", "minimum": 1, "maximum": canary.MAX}, pick=canary.PICKS
+        ),
+        "description": "who and cause: of restart; canary and pick: of start",
+    },
+    "Answer": {
+        **taken(text="string", template=TEMPLATE_NAME, variables="object", confirm_optout="boolean"),
+        "description": "text, or template with the values of its slots",
     },
     "NewTest": taken("phone", phone="string", line="integer?", file="integer?"),
     "NewOptOut": taken(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests import make
 from webapp.api.openapi import OPERATIONS
-from worker import channels, clock, db, vault, webhooks
+from worker import channels, clock, db, delivery, optouts, vault, webhooks
 from worker.models import MessageTemplate, Webhook
+from worker.providers.base import InboundMessage
 from worker.settings import Settings
 
 with warnings.catch_warnings():
@@ -67,7 +68,16 @@ def world(app: Flask, settings: Settings) -> World:
         created_by="test",
         created_at=clock.now(),
     )
+    talks = []
+    with db.write():
+        for n in (1, 2):
+            item = InboundMessage(f"in.{n}", f"+7901000000{n}", clock.now(), text="Да")
+            delivery.receive_inbound(sms.id, item, clock.now())
+            talks.append(db.value("SELECT MAX(id) FROM conversation"))
+            optouts.add(f"+7901000001{n}", "", "test")
     return {
+        "conversations": talks,
+        "optouts": [row[0] for row in db.rows("SELECT id FROM opt_out")],
         "webhooks": [webhook.id],
         "broadcasts": [row.id for row in made],
         "channels": [waba.id, sms.id],
