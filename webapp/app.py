@@ -16,7 +16,21 @@ from flask_babel import Babel, get_locale
 from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import assets, auth, callbacks, connection, errors, filters, glance, htmx, pages, polls, prefs, words
+from webapp import (
+    assets,
+    auth,
+    callbacks,
+    connection,
+    errors,
+    filters,
+    glance,
+    htmx,
+    packing,
+    pages,
+    polls,
+    prefs,
+    words,
+)
 from worker import db, inbox, logs, people, tasks, vault
 from worker.settings import Settings, from_env, version
 
@@ -91,6 +105,7 @@ def build(settings: Settings | None = None) -> Flask:
     app.before_request(open_connection)
     app.teardown_request(connection.leave)
     app.teardown_request(forget_number)
+    app.after_request(packing.pack)
     app.after_request(protect)
     auth.init_app(app)
     errors.init_app(app)
@@ -110,6 +125,7 @@ def _teach_jinja(app: Flask) -> None:
         me=auth.identity,
         menu=prefs.menu,
         theme=prefs.theme,
+        shortcuts=prefs.shortcuts,
         language=lambda: str(get_locale()),
         settings=app.extensions["molva"].settings,
         unread_number=inbox.unread_number,

@@ -339,6 +339,8 @@ EXPIRED = Word(_l("Expired"), "clock", "warn")
 
 LANGUAGES: dict[str, str] = {"ru": "Русский", "en": "English"}
 
+SHORTCUTS: dict[str, LazyString] = {"on": _l("on"), "off": _l("off")}
+
 THEMES: dict[str, LazyString] = {
     "light": _l("light"),
     "dark": _l("dark"),

@@ -21,6 +21,7 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.channels:channels",
     "webapp.pages.tokens:tokens",
     "webapp.pages.webhooks:webhooks",
+    "webapp.pages.styleguide:styleguide",
     "webapp.pages.inbox:inbox",
     "webapp.pages.optouts:optouts",
     "webapp.api:api",
