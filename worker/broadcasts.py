@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import audit, canary, channels, clock, counters, db, rendering, sieve
+from worker import audit, canary, channels, clock, counters, db, events, rendering, sieve
 from worker.forecast import forecast
 from worker.models import PROBLEM, Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
@@ -616,6 +616,8 @@ def advance(broadcast_id: int, action: str, **columns: Any) -> bool:
         .where((Broadcast.id == broadcast_id) & Broadcast.state.in_(sorted(step.source)))
         .execute()
     )
+    if changed == 1:
+        events.broadcast(broadcast_id, action)
     return bool(changed == 1)
 
 

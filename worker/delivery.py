@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from worker import audit, broadcasts, causes, channels, clock, counters, db, inbox, optouts, proofs, vault
+from worker import audit, broadcasts, causes, channels, clock, counters, db, events, inbox, optouts, proofs, vault
 from worker.locks import is_alive
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
@@ -497,6 +497,8 @@ def _join(orphan: tuple[Any, ...]) -> None:
         effect = _apply(message, update, deltas)
         counters.add(deltas)
         db.execute("UPDATE delivery_report SET effect = ? WHERE id = ?", [effect, id_])
+        if effect == "moved":
+            events.message(message.id)
 
 
 def forget_orphans(limit: int = 5_000) -> int:
@@ -805,6 +807,7 @@ def resolve(message_id: int, how: str, actor: str) -> bool:
         )
         key = (broadcast_id, run, file_id)
         counters.add({(*key, status): -1, (*key, str(target)): 1})
+        events.message(message_id)
         audit.record(actor, f"message.{how}", str(message_id))
     return True
 

@@ -283,7 +283,7 @@ def test_a_story_leads_to_the_conversation(sender: Browser, file: RecipientFile,
     sender.client.application.extensions["molva"].paths |= {"/inbox"}
     assert f'href="/inbox/{made.id}"' in sender.page(url)
     Conversation.delete().execute()
-    assert "/inbox/" not in sender.page(url)
+    assert 'href="/inbox/' not in sender.page(url)
 
 
 # --- all broadcasts compared

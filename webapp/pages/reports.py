@@ -7,7 +7,7 @@ import functools
 import secrets
 from typing import Any
 
-from flask import Blueprint, Response, abort, current_app, render_template, request, url_for
+from flask import Blueprint, Response, abort, render_template, request, url_for
 from flask_babel import gettext as _
 
 from webapp import controls, exports, figures, htmx, live, lookup, sentences
@@ -270,7 +270,6 @@ def message(number: int, message_id: int) -> Response:
     row, item = lookup.broadcast(number), lookup.message(number, message_id)
     file = RecipientFile.get_by_id(item.file_id)
     conversation = use.conversation_of(row, item.phone)
-    desk = "/inbox" in current_app.extensions["molva"].paths
     return htmx.question(
         "reports/_message.html",
         row=row,
@@ -280,7 +279,7 @@ def message(number: int, message_id: int) -> Response:
         hint=sentences.hint(use.hint(item)) if item.status == "uncertain" else "",
         events=[(event.at, sentences.event(event)) for event in use.story(item)],
         cells=use.cells(file, item),
-        conversation=f"/inbox/{conversation}" if desk and conversation is not None else "",
+        conversation=url_for("inbox.show", number=conversation) if conversation is not None else "",
     )
 
 
