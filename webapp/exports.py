@@ -84,7 +84,7 @@ def _lines_of(
             [
                 phone,
                 status,
-                cause or "",
+                safe(cause) if cause else "",
                 because[cause, words],
                 safe(identity) if identity else "",
                 whole(run),
