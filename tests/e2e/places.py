@@ -70,6 +70,8 @@ def values(numbers: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
             {"number": at("uncertain"), "message_id": at("undecided")},
         ],
         "channels": [{"number": at(channel)} for channel in ("sms", "waba", "cloud")],
+        "tokens": [{"number": at("token")}],
+        "webhooks": [{"number": at(webhook)} for webhook in ("webhook_on", "webhook_failing", "webhook_off")],
     }
 
 
