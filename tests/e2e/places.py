@@ -80,6 +80,8 @@ def values(numbers: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
         "inbox.show": [{"number": at("conversation_open")}, {"number": at("conversation_closed")}],
         "optouts": [{"number": at("optout"), "phone": "+79005550010"}],
         "channels": [{"number": at(channel)} for channel in ("sms", "waba", "cloud")],
+        "tokens": [{"number": at("token")}],
+        "webhooks": [{"number": at(webhook)} for webhook in ("webhook_on", "webhook_failing", "webhook_off")],
     }
 
 
