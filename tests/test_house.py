@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ROWS = {
     0: "settings clock phone segments problems",
-    1: "db models migrations vault locks logs",
-    2: "states optouts throttle rendering providers counters audit causes people breaker",
+    1: "db models migrations vault locks logs totp",
+    2: "states optouts throttle rendering providers counters audit causes people breaker"
+    " approvals invitations second_step",
     3: "backup broadcasts recipients sender lines proofs delivery inbox reports channels channel_settings channel_health"
     " retention watchdog media direct preflight statistics attachments",
     4: "tasks __main__",

@@ -17,7 +17,21 @@ from flask_babel import Babel, get_locale
 from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import assets, auth, callbacks, connection, errors, filters, glance, htmx, pages, polls, prefs, words
+from webapp import (
+    assets,
+    auth,
+    callbacks,
+    connection,
+    errors,
+    filters,
+    glance,
+    htmx,
+    limits,
+    pages,
+    polls,
+    prefs,
+    words,
+)
 from worker import db, people, tasks, vault
 from worker.settings import Settings, from_env
 
@@ -80,6 +94,7 @@ def build(settings: Settings | None = None) -> Flask:
     )
     app.extensions["molva"] = House(settings)
     app.extensions["molva.glances"] = glance.Glances()
+    app.extensions["molva.limits"] = limits.Limits()
     app.wsgi_app = polls.Polls(app.wsgi_app, app.extensions["molva.glances"])  # type: ignore[method-assign]
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
@@ -107,6 +122,8 @@ def _teach_jinja(app: Flask) -> None:
         words=words,
         me=auth.identity,
         menu=prefs.menu,
+        settings_menu=prefs.settings_menu,
+        in_settings=prefs.in_settings,
         theme=prefs.theme,
         language=lambda: str(get_locale()),
         settings=app.extensions["molva"].settings,

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from flask import Response, stream_with_context
 
-from webapp import sentences
-from worker import db, recipients, reports
+from webapp import auth, filters, sentences
+from worker import audit, db, recipients, reports
 from worker.models import Broadcast, RecipientFile, RejectedRow
 
 
@@ -25,17 +25,23 @@ def _because(code: str, text: str | None) -> str:
 
 
 def report_csv(broadcast: Broadcast, run: int | None, language: str) -> Response:
-    """Every message of the run (None: of all) with its original columns."""
+    """Every message of the run (None: of all) with its original columns.
+
+    Whoever may not see numbers gets them masked and no columns of the files, which may hold them in any form.
+    """
+    whole = auth.me().can("sender")
+    audit.note(auth.me().name, "report.export", str(broadcast.id), run=run, masked=not whole)
 
     def batches() -> Iterator[Iterable[list[Any]]]:
         with db.connection():
             _, columns = reports.export_columns(broadcast, run)
+            columns = columns if whole else []
             yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns)]]
-            lines = _lines_of(ZoneInfo(broadcast.timezone))
+            lines = _lines_of(ZoneInfo(broadcast.timezone), whole)
             for name, messages, cells in reports.export(broadcast, run):
                 yield lines(reports.safe_cell(name), messages, cells)
 
-    return _csv(batches(), f"report-{broadcast.id}.csv", language)
+    return stream_csv(batches(), f"report-{broadcast.id}.csv", language)
 
 
 class _Causes(dict[tuple[str | None, str | None], str]):
@@ -51,14 +57,14 @@ class _Causes(dict[tuple[str | None, str | None], str]):
         return words
 
 
-def _lines_of(zone: ZoneInfo) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
+def _lines_of(zone: ZoneInfo, whole: bool) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
     """How messages stand in the report."""
     because, at, safe = _Causes(), reports.Seconds(zone), reports.safe_cell
 
     def lines(name: str, messages: list[tuple[Any, ...]], cells: list[reports.Cells]) -> list[list[Any]]:
         return [
             [
-                phone,
+                phone if whole else filters.masked(phone),
                 status,
                 cause,
                 because[cause, words],
@@ -70,7 +76,7 @@ def _lines_of(zone: ZoneInfo) -> Callable[[str, list[tuple[Any, ...]], list[repo
                 at[delivered],
                 at[read],
                 at[lost],
-                *map(safe, own),
+                *(map(safe, own) if whole else ()),
             ]
             for (phone, status, cause, words, identity, run, line, sent, delivered, read, lost, _), own in zip(
                 messages, cells, strict=True
@@ -82,6 +88,7 @@ def _lines_of(zone: ZoneInfo) -> Callable[[str, list[tuple[Any, ...]], list[repo
 
 def errors_csv(file: RecipientFile, language: str) -> Response:
     """Every rejected row with its reason."""
+    audit.note(auth.me().name, "file.errors", str(file.id), broadcast=file.broadcast_id)
 
     def line(row: RejectedRow) -> list[str]:
         reason = sentences.row_reason(row.code, row.line, row.value, row.column, row.other)
@@ -95,7 +102,7 @@ def errors_csv(file: RecipientFile, language: str) -> Response:
             while batch := list(itertools.islice(rows, 500)):
                 yield map(line, batch)
 
-    return _csv(batches(), f"errors-{file.id}.csv", language)
+    return stream_csv(batches(), f"errors-{file.id}.csv", language)
 
 
 def sample_csv(columns: list[str], language: str) -> Response:
@@ -108,7 +115,7 @@ def csv_file(data: bytes, name: str) -> Response:
     return Response(data, mimetype="text/csv", headers={"Content-Disposition": f"attachment; filename={name}"})
 
 
-def _csv(batches: Iterator[Iterable[list[Any]]], name: str, language: str) -> Response:
+def stream_csv(batches: Iterator[Iterable[list[Any]]], name: str, language: str) -> Response:
     response = Response(stream_with_context(reports.csv_lines(batches, delimiter(language))), mimetype="text/csv")
     response.headers["Content-Disposition"] = f"attachment; filename={name}"
     return response

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from flask import Response, current_app, request
+from flask_babel import LazyString
 
 from webapp import auth
-from webapp.words import LANGUAGES, MENU, THEMES, MenuItem
+from webapp.words import LANGUAGES, MENU, SETTINGS_MENU, THEMES, MenuItem
 
 LANGUAGE, THEME = "molva_language", "molva_theme"
 YEAR = 365 * 24 * 3600
@@ -39,6 +40,20 @@ def remember(response: Response, name: str, value: str) -> Response:
 
 def menu() -> list[MenuItem]:
     """The menu entries that exist and that this person may see."""
+    return _seen(MENU)
+
+
+def settings_menu() -> list[tuple[LazyString, str, bool, None]]:
+    """The pages around the settings: (label, address, is this one, no count)."""
+    return [(item.label, item.path, request.path == item.path, None) for item in _seen(SETTINGS_MENU)]
+
+
+def in_settings() -> bool:
+    """Whether this page belongs to the settings, whatever its address begins with."""
+    return any(request.path == item.path or request.path.startswith(item.path + "/") for item in SETTINGS_MENU)
+
+
+def _seen(items: tuple[MenuItem, ...]) -> list[MenuItem]:
     who = auth.identity()
     paths = current_app.extensions["molva"].paths
-    return [item for item in MENU if who and item.path in paths and who.can(item.role)]
+    return [item for item in items if who and item.path in paths and who.can(item.role)]

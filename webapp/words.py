@@ -37,6 +37,14 @@ MENU = (
     MenuItem(_l("Settings"), "/settings", "settings"),
 )
 
+# The pages around the settings; shown as MENU is.
+SETTINGS_MENU = (
+    MenuItem(_l("My settings"), "/settings", "settings"),
+    MenuItem(_l("People"), "/people", "user", "admin"),
+    MenuItem(_l("Audit log"), "/audit", "report", "admin"),
+    MenuItem(_l("Privacy"), "/privacy", "eye", "admin"),
+)
+
 BROADCAST_STATES: dict[str, Word] = {
     "draft": Word(_l("Draft"), "draft", "quiet"),
     "scheduled": Word(_l("Scheduled"), "clock", "info"),
@@ -251,6 +259,94 @@ ROLES: dict[str, LazyString] = {
     "sender": _l("sender"),
     "viewer": _l("viewer"),
 }
+
+PERSON_STATES: dict[str, Word] = {
+    "on": Word(_l("may sign in"), "check", "good"),
+    "off": Word(_l("shut out"), "cross", "quiet"),
+}
+
+ROLE_HINTS: dict[str, LazyString] = {
+    "admin": _l("Everything: channels, people, settings"),
+    "sender": _l("Broadcasts, replies and the stop list"),
+    "viewer": _l("Reports with hidden numbers"),
+}
+
+# The audit log: actions by their beginning, for choosing; and each of them in words.
+AUDIT_GROUPS: dict[str, LazyString] = {
+    "log": _l("Signing in and out"),
+    "broadcast.": _l("Broadcasts"),
+    "file.": _l("Files"),
+    "report.": _l("Exports"),
+    "number.": _l("Looks at a full number"),
+    "message.": _l("Messages"),
+    "channel.": _l("Channels"),
+    "user.": _l("People"),
+    "second_step.": _l("Second step"),
+    "token.": _l("API tokens"),
+    "settings.": _l("Settings"),
+    "privacy.": _l("Privacy"),
+}
+AUDIT_ACTIONS: dict[str, LazyString] = {
+    "login": _l("Signed in"),
+    "login.failed": _l("Wrong password"),
+    "login.end": _l("A browser was signed out"),
+    "login.end_all": _l("All browsers were signed out"),
+    "logout": _l("Signed out"),
+    "confirm.failed": _l("Wrong password at a confirmation"),
+    "second_step.on": _l("Second step switched on"),
+    "second_step.off": _l("Second step switched off"),
+    "second_step.codes": _l("New recovery codes"),
+    "second_step.failed": _l("Wrong code"),
+    "second_step.recovery": _l("Signed in with a recovery code"),
+    "user.add": _l("Person added"),
+    "user.invite": _l("Person invited"),
+    "user.uninvite": _l("Invitation withdrawn"),
+    "user.join": _l("Invitation accepted"),
+    "user.password": _l("Password changed"),
+    "user.role": _l("Role changed"),
+    "user.off": _l("Person shut out"),
+    "user.on": _l("Person let in again"),
+    "token.create": _l("API token made"),
+    "token.revoke": _l("API token revoked"),
+    "settings.approval": _l("Rule of four eyes changed"),
+    "settings.retention": _l("Timers changed"),
+    "broadcast.create": _l("Broadcast created"),
+    "broadcast.update": _l("Broadcast changed"),
+    "broadcast.approve": _l("Broadcast approved"),
+    "broadcast.schedule": _l("Broadcast scheduled"),
+    "broadcast.start": _l("Broadcast started"),
+    "broadcast.stop": _l("Broadcast stopped"),
+    "broadcast.resume": _l("Broadcast resumed"),
+    "broadcast.clear": _l("Broadcast cleared"),
+    "broadcast.restart": _l("Broadcast restarted"),
+    "broadcast.delete": _l("Broadcast deleted"),
+    "file.upload": _l("File uploaded"),
+    "file.check": _l("File read another way"),
+    "file.remove": _l("File deleted"),
+    "file.errors": _l("Rejected rows downloaded"),
+    "report.export": _l("Report downloaded"),
+    "audit.export": _l("Audit log downloaded"),
+    "number.view": _l("Full number looked at"),
+    "message.sent": _l("Message counted as sent"),
+    "message.resend": _l("Message sent again"),
+    "channel.create": _l("Channel added"),
+    "channel.edit": _l("Channel changed"),
+    "channel.delete": _l("Channel deleted"),
+    "channel.on": _l("Channel switched on"),
+    "channel.off": _l("Channel switched off"),
+    "channel.register": _l("Callbacks registered at the provider"),
+    "channel.media": _l("File handed to the provider"),
+    "privacy.find": _l("Person searched for"),
+    "privacy.export": _l("Data of a person downloaded"),
+    "privacy.erase": _l("Person erased"),
+    "data.restore": _l("Data restored from a backup"),
+}
+
+
+def audit_action(action: str) -> LazyString | str:
+    """An action of the audit log in words; one that has none as it is stored."""
+    return AUDIT_ACTIONS.get(action, action)
+
 
 LANGUAGES: dict[str, str] = {"ru": "Русский", "en": "English"}
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import audit, channels, clock, counters, db, rendering
+from worker import approvals, audit, channels, clock, counters, db, rendering
 from worker.models import Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
 from worker.problems import Problem as Problem
@@ -66,7 +66,9 @@ def create(
     columns = _cleaned(settings, values, None, complete)
     now = clock.now()
     with db.write():
-        broadcast = Broadcast.create(**columns, created_by=actor, created_at=now, updated_at=now, form_token=form_token)
+        broadcast = Broadcast.create(
+            **columns, created_by=actor, changed_by=actor, created_at=now, updated_at=now, form_token=form_token
+        )
         audit.record(actor, "broadcast.create", str(broadcast.id))
     return Broadcast.get_by_id(broadcast.id)
 
@@ -101,6 +103,8 @@ def update(
             )
             if same_state.execute() != 1:
                 raise NotAllowed("update", Broadcast.get_by_id(broadcast.id))
+            if content:
+                approvals.withdraw(broadcast.id, actor)
             audit.record(actor, "broadcast.update", str(broadcast.id), fields=sorted(changed))
     return Broadcast.get_by_id(broadcast.id), bool(content)
 
@@ -354,6 +358,40 @@ def instant(value: int | str, zone: str) -> int:
     return int(before.timestamp() * 1000)
 
 
+def people_changed(broadcast_id: int, actor: str) -> None:
+    """A file came, went or is read anew, inside the caller's transaction: an approval is void.
+
+    Where the team wants two persons, a running broadcast stops with it: the rows of a file would leave at once.
+    """
+    approvals.withdraw(broadcast_id, actor)
+    if approvals.above() is not None:
+        stop_by_itself(broadcast_id, "approval")
+
+
+def of_run(broadcast: Broadcast) -> int:
+    """How many people the current run is for."""
+    numbers = count(broadcast, broadcast.run)
+    return numbers["total"] - numbers["cancelled"]
+
+
+class Approval(NamedTuple):
+    """Whether a second person has to approve what Start, Resume or Restart would send, and to how many."""
+
+    waits: bool
+    people: int
+    above: int
+
+
+def approval(broadcast: Broadcast) -> Approval | None:
+    """None while the team wants no second person, and while there is nothing to start."""
+    limit = approvals.above()
+    if limit is None or broadcast.state == "running":
+        return None
+    ready = [file.accepted for file in live_files(broadcast) if file.state == "ready"]
+    people = sum(ready) if broadcast.state == "finished" else of_run(broadcast)
+    return Approval(approvals.is_missing(broadcast, people), people, limit)
+
+
 # --- content ----------------------------------------------------------------------------------------
 
 
@@ -566,10 +604,21 @@ def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
             {p.code if p.code in ("no_recipients", "file_checking") else p.code.split("_")[0]: p for p in found}
         )
     with db.write():
+        _require_approval(broadcast)
         _take(broadcast, action, actor, **_NO_STOP)
         if action == "start":
             begin_run(broadcast.id, broadcast.run)
     return Broadcast.get_by_id(broadcast.id)
+
+
+def _require_approval(broadcast: Broadcast) -> None:
+    """Raise Invalid, inside the transaction that lets the current run go, while a second person has to approve it."""
+    if approvals.above() is None:
+        return
+    fresh = Broadcast.get_by_id(broadcast.id)
+    if any(file.state == "checking" for file in live_files(fresh)):
+        raise Invalid({"file_checking": Problem("file_checking")})
+    approvals.require(fresh, of_run(fresh), fresh.run)
 
 
 def lies_ahead(broadcast: Broadcast) -> bool:
@@ -624,6 +673,7 @@ def stop_all(channel_id: int, cause: str, detail: str = "") -> None:
 def resume(broadcast: Broadcast, actor: str) -> Broadcast:
     """Go on with what is queued; nothing is repeated. Raises NotAllowed."""
     with db.write():
+        _require_approval(broadcast)
         _take(broadcast, "resume", actor, **_NO_STOP)
         begin_run(broadcast.id, broadcast.run)
     return Broadcast.get_by_id(broadcast.id)
@@ -637,6 +687,7 @@ def clear(broadcast: Broadcast, actor: str) -> Broadcast:
     """
     with db.write():
         _take(broadcast, "clear", actor, send_at=None, **_NO_STOP)
+        approvals.withdraw(broadcast.id, actor)
         RecipientFile.update(removed_at=clock.now(), removed_how="clear").where(
             (RecipientFile.broadcast == broadcast.id)
             & (RecipientFile.removed_at.is_null() | (RecipientFile.removed_how == "keep"))
@@ -691,10 +742,14 @@ def restart(broadcast: Broadcast, who: str, actor: str) -> Broadcast:
         raise Invalid({"channel_id": Problem("channel_deleted")})
     if any(file.state == "checking" for file in live_files(broadcast)):
         raise Invalid({"file_checking": Problem("file_checking")})
-    if restart_numbers(broadcast)[who] == 0:
+    people = restart_numbers(broadcast)[who]
+    if people == 0:
         raise Invalid({"who": Problem("no_recipients")})
+    if broadcast.texts_gone_at is not None:
+        raise Invalid({"broadcast": Problem("texts_gone")})
     number = broadcast.run + 1
     with db.write():
+        approvals.require(Broadcast.get_by_id(broadcast.id), people, number)
         _take(broadcast, "restart", actor, run=number, send_at=None, **_NO_STOP)
         begin_run(broadcast.id, number, who, copied=False)
     return Broadcast.get_by_id(broadcast.id)
@@ -836,6 +891,8 @@ def start_due() -> list[int]:
                     stop_detail={"at": broadcast.send_at},
                     stopped_at=now,
                 )
+            elif approvals.is_missing(Broadcast.get_by_id(broadcast.id), of_run(broadcast), broadcast.run):
+                advance(broadcast.id, "miss", stop_reason="approval", stopped_at=now)
             elif advance(broadcast.id, "start", **_NO_STOP):
                 begin_run(broadcast.id, broadcast.run)
                 channels.renew(broadcast.channel_id)

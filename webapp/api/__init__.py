@@ -13,7 +13,9 @@ from werkzeug.exceptions import HTTPException
 
 from webapp import controls, drafts, exports, lookup, sentences, shapes
 from webapp.auth import me, role
+from webapp.limits import limited
 from worker import (
+    approvals,
     broadcasts,
     channel_settings,
     channels,
@@ -26,7 +28,7 @@ from worker import (
     tasks,
     vault,
 )
-from worker.models import Channel, MessageTemplate
+from worker.models import Broadcast, Channel, MessageTemplate
 from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
 from worker.providers.base import REFUSED, SendError
@@ -322,6 +324,15 @@ def broadcast_act(number: int, action: str) -> Response:
     return jsonify(shapes.broadcast(row))
 
 
+@api.post("/broadcasts/<int:number>/approve")
+@role("sender")
+def broadcast_approve(number: int) -> Response:
+    row = lookup.broadcast(number)
+    if not approvals.approve(row, me().name):
+        raise broadcasts.NotAllowed("approve", Broadcast.get_by_id(row.id))
+    return jsonify(shapes.broadcast(lookup.broadcast(number)))
+
+
 @api.get("/broadcasts/<int:number>/messages")
 @role("viewer")
 def broadcast_messages(number: int) -> Response:
@@ -342,6 +353,7 @@ def broadcast_messages(number: int) -> Response:
 
 @api.get("/broadcasts/<int:number>/report.csv")
 @role("viewer")
+@limited("export")
 def broadcast_report(number: int) -> Response:
     row = lookup.broadcast(number)
     return exports.report_csv(row, _run(row.run), lookup.language())
@@ -375,6 +387,7 @@ def message_resolve(number: int) -> Response:
 
 @api.post("/broadcasts/<int:number>/files")
 @role("sender")
+@limited("upload")
 def file_upload(number: int) -> tuple[Response, int]:
     row = lookup.broadcast(number)
     if (request.content_length or 0) > recipients.MAX_BYTES + 64 * 1024:
@@ -409,7 +422,8 @@ def file_one(number: int, file_id: int) -> Response:
 
 
 @api.get("/broadcasts/<int:number>/files/<int:file_id>/errors.csv")
-@role("viewer")
+@role("sender")
+@limited("export")
 def file_errors(number: int, file_id: int) -> Response:
     return exports.errors_csv(lookup.file(number, file_id), lookup.language())
 

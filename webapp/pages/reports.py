@@ -9,8 +9,9 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 from flask_babel import gettext as _
 
 from webapp import exports, glance, htmx, live, lookup, sentences
-from webapp.auth import me, role
-from worker import broadcasts, delivery, tasks
+from webapp.auth import me, role, step_up
+from webapp.limits import limited
+from worker import audit, broadcasts, delivery, tasks
 from worker import reports as use
 from worker.models import Broadcast, RecipientFile
 from worker.states import MESSAGE_STATUSES
@@ -84,6 +85,8 @@ def _tabs(row: Broadcast, run: int | None) -> list[tuple[str, str, bool, None]]:
 
 @reports.get("/report.csv")
 @role("viewer")
+@step_up
+@limited("export")
 def report_csv(number: int) -> Response:
     """Every message with its original columns, streamed."""
     row = lookup.broadcast(number)
@@ -94,8 +97,10 @@ def report_csv(number: int) -> Response:
 @reports.get("/messages/<int:message_id>")
 @role("sender")
 def message(number: int, message_id: int) -> Response:
-    """The whole story of one message."""
-    return htmx.question("reports/_message.html", **_story(number, message_id))
+    """The whole story of one message, with the full number: a look that the audit log knows of."""
+    story = _story(number, message_id)
+    audit.note(me().name, "number.view", str(message_id), broadcast=number)
+    return htmx.question("reports/_message.html", **story)
 
 
 def _story(number: int, message_id: int) -> dict[str, Any]:
