@@ -57,7 +57,9 @@ class _Causes(dict[tuple[str | None, str | None], str]):
         return words
 
 
-def _lines_of(zone: ZoneInfo, whole: bool) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
+def _lines_of(
+    zone: ZoneInfo, whole: bool
+) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
     """How messages stand in the report."""
     because, at, safe = _Causes(), reports.Seconds(zone), reports.safe_cell
 

@@ -223,7 +223,9 @@ def test_one_browser_is_signed_out_and_only_ones_own(app: Flask, users: dict[str
     assert here.get("/settings").status_code == 200
 
 
-def test_an_administrator_signs_a_person_out_everywhere(admin: Browser, sender: Browser, users: dict[str, User]) -> None:
+def test_an_administrator_signs_a_person_out_everywhere(
+    admin: Browser, sender: Browser, users: dict[str, User]
+) -> None:
     assert admin.post(f"/people/{users['sender'].id}/sign-out").status_code == 303
     assert sender.get("/settings").status_code == 302
 
@@ -279,7 +281,9 @@ def test_a_code_works_once(app: Flask, secret: str, clock: Clock) -> None:
     assert again.get("/settings").status_code == 302
 
 
-def test_a_code_used_by_two_at_once_works_once(database: Settings, users: dict[str, User], secret: str, clock: Clock) -> None:
+def test_a_code_used_by_two_at_once_works_once(
+    database: Settings, users: dict[str, User], secret: str, clock: Clock
+) -> None:
     code, user, found = now_code(secret, clock), User.get_by_id(users["sender"].id), []
 
     def use() -> None:
@@ -342,7 +346,9 @@ def test_a_wrong_first_code_switches_nothing_on(sender: Browser, users: dict[str
     assert User.get_by_id(users["sender"].id).totp is None
 
 
-def test_the_offer_of_another_person_does_not_fit(sender: Browser, viewer: Browser, users: dict[str, User], clock: Clock) -> None:
+def test_the_offer_of_another_person_does_not_fit(
+    sender: Browser, viewer: Browser, users: dict[str, User], clock: Clock
+) -> None:
     page = viewer.page("/settings/second-step")
     secret, sealed = re.search(r"secret=([A-Z2-7]{32})", page), re.search(r'name="sealed" value="([^"]+)"', page)
     assert secret and sealed
@@ -398,7 +404,9 @@ def test_confirming_counts_for_this_browser_alone(app: Flask, users: dict[str, U
     assert there.get("/settings/second-step").status_code == 403
 
 
-def test_htmx_is_led_to_the_confirmation_as_a_whole_window(admin: Browser, users: dict[str, User], clock: Clock) -> None:
+def test_htmx_is_led_to_the_confirmation_as_a_whole_window(
+    admin: Browser, users: dict[str, User], clock: Clock
+) -> None:
     clock.tick(minutes=11)
     answer = admin.post(
         f"/people/{users['sender'].id}/off", htmx=True, headers={"HX-Current-URL": "http://localhost/people?x=1"}

@@ -51,7 +51,8 @@ def index() -> str:
     return render_template(
         "audit/list.html",
         items=[(one, detail(one)) for one in found[: use.PAGE]],
-        chosen=kept,
+        chosen={name: request.args.get(name, "") for name in FILTERS},
+        filtered=bool(kept),
         actors=use.actors(),
         groups=words.AUDIT_GROUPS,
         first=url_for("audit.index", **kept) if last else "",

@@ -198,7 +198,8 @@ def remove(file: RecipientFile, how: str, uploads: Path, actor: str) -> bool:
             return False
         broadcasts.people_changed(file.broadcast_id, actor)
         audit.record(actor, "file.remove", str(file.id), how=how)
-    (uploads / file.path).unlink(missing_ok=True)
+    if file.path:
+        (uploads / file.path).unlink(missing_ok=True)
     if how == "remove" or file.state != "ready":
         begun = db.value(
             "SELECT 1 FROM run WHERE broadcast_id = ? AND number = ? AND started_at IS NOT NULL",
