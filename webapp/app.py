@@ -109,7 +109,8 @@ def build(settings: Settings | None = None) -> Flask:
     errors.init_app(app)
     _teach_jinja(app)
     pages.register(app)
-    app.wsgi_app = callbacks.Callbacks(settings, app.wsgi_app, HEADERS)  # type: ignore[method-assign]
+    held = app.extensions["molva.limits"]
+    app.wsgi_app = callbacks.Callbacks(settings, app.wsgi_app, HEADERS, held)  # type: ignore[method-assign]
     app.extensions["molva"].paths = frozenset(rule.rule for rule in app.url_map.iter_rules())
     return app
 

@@ -15,7 +15,7 @@ from webapp import exports, lookup, words
 from webapp.auth import me, role, step_up
 from webapp.limits import limited
 from worker import audit as use
-from worker import broadcasts, db, reports
+from worker import broadcasts, clock, db, reports
 from worker.models import Audit
 
 audit = Blueprint("audit", __name__, url_prefix="/audit")
@@ -87,7 +87,10 @@ def download() -> Response:
             lines = use.every(chosen)
             while batch := list(itertools.islice(lines, 1_000)):
                 yield [
-                    [at[one.at], *map(safe, (one.actor, one.action, one.subject, detail(one), one.address, one.via))]
+                    [
+                        at[one.at // clock.SECOND],
+                        *map(safe, (one.actor, one.action, one.subject, detail(one), one.address, one.via)),
+                    ]
                     for one in batch
                 ]
 

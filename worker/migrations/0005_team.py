@@ -38,6 +38,10 @@ STATEMENTS = (
 # A step that changes the table later takes the triggers away and puts them back.
 GUARDS = (
     (
+        "CREATE TRIGGER audit_adds BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)"
+        " BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"
+    ),
+    (
         "CREATE TRIGGER audit_stays BEFORE UPDATE ON audit"
         " BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"
     ),
@@ -48,6 +52,10 @@ GUARDS = (
     ),
 )
 POSTGRES_GUARDS = (
+    (
+        "CREATE TRIGGER audit_adds BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)"
+        " BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"
+    ),
     (
         "CREATE FUNCTION audit_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF TG_OP = 'UPDATE' OR OLD.at > (extract(epoch FROM now())::BIGINT - 365 * 86400) * 1000 THEN"
