@@ -11,9 +11,9 @@ ROWS = {
     0: "settings clock phone segments problems",
     1: "db models migrations vault locks logs totp",
     2: "states optouts throttle rendering providers counters audit causes people breaker"
-    " approvals invitations second_step",
+    " approvals invitations second_step hashes",
     3: "backup broadcasts recipients sender lines proofs delivery inbox reports channels channel_settings channel_health"
-    " retention watchdog media direct preflight statistics attachments",
+    " retention privacy watchdog media direct preflight statistics attachments",
     4: "tasks __main__",
 }
 # The tables name statuses that come from the state tables, which are pure data.

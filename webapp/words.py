@@ -343,6 +343,79 @@ AUDIT_ACTIONS: dict[str, LazyString] = {
 }
 
 
+# What each table keeps, for the page that says so.
+STORED: dict[str, LazyString] = {
+    "message": _l("Messages: number, row of the file, status, times, the provider’s id"),
+    "recipient_file": _l("Uploaded files: name, columns, first rows; the file itself on the disk"),
+    "rejected_row": _l("Rows of files that got no message, and why"),
+    "attempt": _l("Tries that did not simply succeed, with the provider’s words"),
+    "delivery_report": _l("Delivery reports of the providers"),
+    "part": _l("Parts of long messages"),
+    "callback": _l("Callbacks of the providers as they came"),
+    "inbound": _l("Replies: number, name, text"),
+    "inbound_part": _l("Parts of long replies that wait for the others"),
+    "conversation": _l("Conversations: number, name, last text"),
+    "attachment": _l("Files that people sent; the file itself on the disk"),
+    "direct": _l("Single messages: answers, tests, confirmations"),
+    "opt_out": _l("The stop list"),
+    "opt_out_event": _l("Proof of the stop list: who, when, by what words"),
+    "marketing_choice": _l("What people said at the provider about marketing"),
+    "broadcast": _l("Broadcasts: name, text, settings"),
+    "audit": _l("The audit log; no whole numbers"),
+    "user_account": _l("People who sign in: e-mail, hash of the password, sealed second step, own test numbers"),
+    "login_session": _l("Who is signed in: address, browser, time"),
+    "login_attempt": _l("Wrong passwords, for the delay"),
+    "recovery_code": _l("Recovery codes, as hashes"),
+    "invitation": _l("Invitations: e-mail, role, hash of the link"),
+    "api_token": _l("API tokens, as hashes"),
+    "channel": _l("Channels: settings, sealed credentials"),
+    "message_template": _l("Approved templates of the providers"),
+    "media": _l("Files for templates that the provider keeps"),
+    "quick_answer": _l("Texts that operators send often"),
+    "run": _l("Runs of the broadcasts"),
+    "counter": _l("Totals by status"),
+    "departure": _l("How many messages left in each minute"),
+    "snapshot": _l("Counted facts of reports"),
+    "removal": _l("What was removed: how many of what, never whose"),
+    "setting": _l("Settings of the installation"),
+    "worker": _l("Processes that send"),
+    "files": _l("Uploaded files that hold the number"),
+}
+TIMERS: dict[str, tuple[LazyString, LazyString]] = {
+    "texts": (
+        _l("Texts and rows of broadcasts"),
+        _l("After the last message of a broadcast. It cannot be sent again then."),
+    ),
+    "files": (_l("Uploaded files"), _l("After the check; their messages stay. Files of drafts are kept.")),
+    "callbacks": (_l("Raw callbacks"), _l("After they were applied.")),
+    "numbers": (
+        _l("Numbers of broadcasts"),
+        _l("After the last message a hash stands in their place; texts and rows go with them."),
+    ),
+    "inbox": (_l("Conversations"), _l("After the last word in them, with files and answers.")),
+    "audit": (_l("Audit log"), _l("At least 366: the database itself keeps a year.")),
+}
+REMOVED: dict[str, LazyString] = {
+    "rows": _l("rows"),
+    "texts": _l("texts"),
+    "rejected_rows": _l("rejected rows"),
+    "numbers": _l("numbers made unreadable"),
+    "files": _l("uploaded files"),
+    "replies": _l("replies"),
+    "answers": _l("answers"),
+    "conversations": _l("conversations"),
+    "attachments": _l("files that people sent"),
+    "audit_lines": _l("lines of the audit log"),
+    "messages": _l("messages made anonymous"),
+    "cancelled": _l("messages taken out of the queue"),
+    "callbacks": _l("raw callbacks"),
+    "repeat_answers": _l("kept answers of the API"),
+    "stop_list_kept_as_hash": _l("entries of the stop list kept as a hash"),
+    "test_phones": _l("own test numbers"),
+    "emulator_lines": _l("places in the log of the sandbox"),
+}
+
+
 def audit_action(action: str) -> LazyString | str:
     """An action of the audit log in words; one that has none as it is stored."""
     return AUDIT_ACTIONS.get(action, action)

@@ -765,6 +765,9 @@ def restart_numbers(broadcast: Broadcast) -> dict[str, int]:
     return numbers
 
 
+_A_NUMBER = " AND m.phone LIKE '+%'"  # not the hash of somebody who was erased
+
+
 def _latest_count(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> int:
     sql, parameters = _latest(broadcast, file, statuses)
     return int(db.value(f"SELECT COUNT(*) {sql}", parameters))
@@ -780,7 +783,7 @@ def _latest(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]
     )
     sql = (
         f"FROM message m WHERE m.broadcast_id = ? AND m.run BETWEEN ? AND ? AND m.status IN {sql_list(statuses)}"
-        " AND m.file_id = ?" + (f" AND NOT ({later})" if later else "")
+        f" AND m.file_id = ?{_A_NUMBER}" + (f" AND NOT ({later})" if later else "")
     )
     return sql, [broadcast.id, file.run, broadcast.run, file.id]
 
@@ -841,7 +844,7 @@ def _adopt(broadcast: Broadcast, file: RecipientFile, step: int) -> None:
 def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, step: int) -> None:
     """Copy one file's rows into the current run as queued, in the order of their lines."""
     if who == "everyone":
-        source, parameters = "FROM message m WHERE m.file_id = ? AND m.run = ?", [file.id, file.run]
+        source, parameters = f"FROM message m WHERE m.file_id = ? AND m.run = ?{_A_NUMBER}", [file.id, file.run]
     else:
         source, parameters = _latest_before(broadcast, file, AGAIN[who])
     line = -1

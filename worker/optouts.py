@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from worker import clock, db
+from worker import clock, db, hashes
 
 # END, ОТМЕНА and НЕТ are left out on purpose: people say them in everyday answers.
 WORDS = frozenset(
@@ -62,6 +62,6 @@ def choose_marketing(phone: str, choice: str, at: int, channel_id: int) -> None:
 
 def opted_out_among(phones: Iterable[str]) -> set[str]:
     """Which of these numbers (at most some thousands) want no message at all."""
-    given = json.dumps(list(phones))
+    listed = list(phones)
     sql = "SELECT phone FROM opt_out WHERE scope = ? AND phone IN (SELECT value FROM json_each(?))"
-    return {phone for (phone,) in db.rows(sql, [ALL, given])}
+    return {phone for (phone,) in db.rows(sql, [ALL, json.dumps(listed)])} | hashes.opted_out(listed, (ALL,))
