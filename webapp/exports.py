@@ -70,7 +70,7 @@ def _lines_of(
                 status,
                 cause,
                 because[cause, words],
-                identity and safe(identity),
+                safe(identity) if identity and whole else "",  # that of WhatsApp holds the number
                 run,
                 name,
                 line,
