@@ -101,6 +101,7 @@ def build(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     htmx.htmx.init_app(app)
     Babel(app, locale_selector=prefs.locale, timezone_selector=lambda: settings.timezone)
+    app.before_request(look_only)
     app.before_request(check_host)
     app.before_request(open_connection)
     app.teardown_request(connection.leave)
@@ -139,6 +140,12 @@ def version() -> str:
         return installed("molva")
     except PackageNotFoundError:
         return "0"
+
+
+def look_only() -> None:
+    """A HEAD is a GET to every view: what a view does for other methods than GET, it must never do for a HEAD."""
+    if request.method == "HEAD":
+        request.method = "GET"
 
 
 def check_host() -> None:
