@@ -427,6 +427,7 @@ WAITS = {
     "daily_limit": "the channel's daily limit is used up",
     "rate": "the next message leaves at its turn",
     "retry": "some messages are tried again later",
+    "quiet_hours": "quiet hours",
     "file_checking": "a file is still being checked",
     "copying": "the recipients of the new run are being prepared",
 }

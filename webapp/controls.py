@@ -7,7 +7,7 @@ from typing import NamedTuple
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 
-from worker import broadcasts, tasks
+from worker import broadcasts, canary, tasks
 from worker.models import Broadcast
 from worker.settings import Settings
 from worker.states import allowed
@@ -63,10 +63,21 @@ def is_large(broadcast: Broadcast, who: str) -> bool:
     return broadcasts.restart_numbers(broadcast).get(who, 0) > SEND_AGAIN_FREELY
 
 
-def press(settings: Settings, broadcast: Broadcast, action: str, actor: str, who: str = "everyone") -> Broadcast:
-    """Do it, and wake the worker. Raises Invalid and NotAllowed of worker.broadcasts."""
+def press(
+    settings: Settings,
+    broadcast: Broadcast,
+    action: str,
+    actor: str,
+    who: str = "everyone",
+    first: int | None = None,
+    pick: str = canary.FIRST,
+) -> Broadcast:
+    """Do it, and wake the worker. `who`: of a restart; `first` and `pick`: the canary of a start.
+
+    Raises Invalid and NotAllowed of worker.broadcasts.
+    """
     if action == "start":
-        changed = broadcasts.start(settings, broadcast, actor)
+        changed = broadcasts.start(settings, broadcast, actor, first, pick)
     elif action == "restart":
         changed = broadcasts.restart(broadcast, who, actor)
         tasks.copy_run(changed.id)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from flask import Response, stream_with_context
+from flask_babel import gettext as _
 
-from webapp import auth, filters, sentences
-from worker import audit, db, recipients, reports
+from webapp import auth, filters, sentences, words
+from worker import audit, clock, db, optouts, recipients, reports
 from worker.models import Broadcast, RecipientFile, RejectedRow
+from worker.settings import Settings
 
 
 def delimiter(language: str) -> str:
@@ -105,6 +108,34 @@ def errors_csv(file: RecipientFile, language: str) -> Response:
                 yield map(line, batch)
 
     return stream_csv(batches(), f"errors-{file.id}.csv", language)
+
+
+def optouts_csv(settings: Settings, language: str, actor: str) -> Response:
+    """The whole stop list, the earliest entry first; worker.optout_files reads it back."""
+    with db.write():
+        audit.record(actor, "optout.export")
+
+    def batches() -> Iterator[Iterable[list[str]]]:
+        at, safe = reports.Seconds(ZoneInfo(settings.timezone)), reports.safe_cell
+        scopes = {scope: str(label) for scope, label in words.OPTOUT_SCOPES.items()}
+        sources = {source: str(label) for source, label in words.OPTOUT_SOURCES.items()}
+        channels = {row_id: safe(filters.own_name(name)) for row_id, name in db.rows("SELECT id, name FROM channel")}
+        because = lru_cache(1_000)(lambda source, reason: safe(sentences.optout_reason(source, reason)))
+        yield [[_("Phone"), _("What is stopped"), _("Reason"), _("Source"), _("Channel"), _("Since")]]
+        for rows in optouts.every():
+            yield [
+                [
+                    phone if phone[1:].isdigit() else safe(phone),
+                    scopes[scope],
+                    because(source, reason),
+                    sources[source],
+                    channels.get(channel_id, ""),
+                    at[since // clock.SECOND],
+                ]
+                for _id, phone, scope, reason, source, channel_id, since in rows
+            ]
+
+    return stream_csv(batches(), "optouts.csv", language)
 
 
 def sample_csv(columns: list[str], language: str) -> Response:

@@ -14,6 +14,7 @@ import phonenumbers
 from babel import dates
 from babel.numbers import format_percent
 from flask_babel import (
+    format_currency,
     format_datetime,
     format_decimal,
     format_timedelta,
@@ -22,7 +23,7 @@ from flask_babel import (
 )
 from flask_babel import gettext as _
 
-from webapp import words
+from webapp import markup, words
 from worker import clock
 
 NO_BREAK = "\u00a0"
@@ -48,6 +49,11 @@ def percent(part: float, whole: float) -> str:
     elif share == 100 and part != whole:
         share = 99.9
     return str(format_percent(Decimal(str(share)) / 100, locale=get_locale(), decimal_quantization=False))
+
+
+def money(value: float, currency: str | None) -> str:
+    """120.5 and "RUB" → "120,50 ₽"; a plain number where the currency is not known."""
+    return str(format_currency(value, currency)) if currency else number(value)
 
 
 def filesize(size: int) -> str:
@@ -141,6 +147,8 @@ def own_name(name: str) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "own_name": own_name,
     "number": number,
+    "money": money,
+    "chat": markup.chat,
     "percent": percent,
     "filesize": filesize,
     "when": when,

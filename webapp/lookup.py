@@ -8,7 +8,7 @@ from flask import abort, current_app, request
 from flask_babel import get_locale
 
 from webapp import auth
-from worker import broadcasts, channels, reports
+from worker import broadcasts, channels, phone, reports
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.settings import Settings
 
@@ -67,3 +67,17 @@ def phone_filter() -> str:
     if digits and not auth.me().can("sender"):
         raise auth.Refused("sender")
     return f"+{digits[:19]}" if digits else ""
+
+
+def whole(name: str) -> int | None:
+    """A whole number that the address or the form gives; None when it gives none."""
+    text = request.values.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def phone_wanted() -> str:
+    """The number that `phone=` of the address looks for, however a person writes it: E.164, its beginning, or the
+    vendor's name of somebody who hides theirs."""
+    typed = " ".join(request.args.get("phone", "").split())[:100]
+    found = phone.parse(typed, settings().region).e164
+    return found or (typed if any(c.isalpha() for c in typed) else phone_filter())

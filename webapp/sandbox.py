@@ -65,6 +65,7 @@ MAGIC = (
     Special(
         "+79000001011", "paused", "the template is paused; the text is refused for SMS", "132015", "sms_bad_sender"
     ),
+    Special("+79000001013", "sms_only", "not on WhatsApp; an SMS arrives", "131026"),
 )
 _MAGIC = {special.phone: special for special in MAGIC}
 
@@ -524,8 +525,10 @@ class Emulator:
 
 def _plan(account: Account, key: str, special: Special | None) -> list[str]:
     """The callbacks that follow an acceptance."""
-    if key in ("not_on_whatsapp", "marketing_cap", "fails_later") and special is not None:
-        return [f"failed:{special.waba if account.waba else special.sms}"]
+    if key in ("not_on_whatsapp", "marketing_cap", "fails_later", "sms_only") and special is not None:
+        code = special.waba if account.waba else special.sms
+        if code:
+            return [f"failed:{code}"]
     plan = ["sent", "delivered"]
     if account.waba and key != "never_read":
         plan.append("read")

@@ -30,7 +30,7 @@ def problem(found: Problem) -> str:
     """Why a value cannot be used, or why a broadcast cannot start."""
     facts: dict[str, Any] = {"v": "", "slot": "", "name": "", "min": 1, "max": 0, "status": "", "language": ""}
     facts |= {"host": "", "port": "", "kind": "", "text": "", "setting": "MOLVA_ALLOWED_PRIVATE_HOSTS"}
-    facts |= {"parts": "", "code": "", "why": "", "m": ""}
+    facts |= {"parts": "", "code": "", "why": "", "m": "", "n": "", "cols": ""}
     facts.update({key: v if isinstance(v, int | float) else _names(v) for key, v in found.facts.items()})
     known = {
         "name_required": _("Enter a name"),
@@ -62,6 +62,14 @@ def problem(found: Problem) -> str:
         "already_started": _("The broadcast has already started"),
         "file_checking": _("A file is still being checked"),
         "no_recipients": _("Nobody would get the message: add a recipient file"),
+        "quiet_hours_invalid": _("Enter both times of the quiet hours, such as 21:00 and 09:00"),
+        "quiet_hours_same": _("The quiet hours begin and end at the same time"),
+        "canary_range": (
+            _("A canary takes from 1 to %(max)s people: fewer than the list has", max=_figure(facts["max"]))
+            if facts["max"]
+            else _("The list is too short for a canary")
+        ),
+        "canary_late": _("A canary is possible only before anything has been sent"),
         "has_report": _("It has sent messages and stays for its report"),
         "not_a_choice": _("Choose one of the offered values"),
         "not_a_boolean": _("Say yes or no"),
@@ -97,6 +105,12 @@ def problem(found: Problem) -> str:
         "place_missing": _("The place %(text)s stands nowhere, so the message would go out without it", **facts),
         "key_in_header": _("Everybody could read this key. Put it into “Token” and write {token} here"),
         "not_an_id": _("This is a phone number or a name. Enter the id, digits only, as the provider shows it"),
+        "phone_missing": _("Enter a phone number"),
+        "phone_invalid": _("“%(v)s” is not a phone number", **facts) if facts["v"] else _("Enter a phone number"),
+        "phone_scientific": _("Excel shortened the number to “%(v)s”. Enter it whole", **facts),
+        "too_many_words": _("Too many words: up to %(max)s are possible", **facts),
+        "word_without_letters": _("“%(v)s” has neither letters nor digits", **facts),
+        "word_means_other": _("“%(v)s” means something else already: see the list of words", **facts),
         "host_only": _("Enter the name or address alone, without http:// and port"),
         "sender_long": _("A sender name has Latin letters and digits, 11 at most; a number has digits only"),
         "approval_needed": _(
@@ -106,6 +120,17 @@ def problem(found: Problem) -> str:
         ),
         "approval_own": _("You made the last change yourself: somebody else has to approve it"),
         "texts_gone": _("Its texts and rows have been removed after their time, so it cannot be sent again"),
+        "channel_off": _("The channel is out of use. Check its connection and switch it on"),
+        "phone_not_mobile": _("SMS cannot be sent to a fixed-line number"),
+        "phone_opted_out": _("The number is on the stop list, so nothing is sent to it"),
+        "row_missing": _("Row %(n)s has no message", **facts),
+        "row_last": _("That was the last row"),
+        "row_unusable": _("The message of row %(n)s cannot be made any more: the template has changed", **facts),
+        "columns_missing": _("Missing columns: %(cols)s", **facts),
+        "not_written": _("The message is not complete yet"),
+        "length_unknown": _("Not known: an earlier version checked the file. Have it read again"),
+        "nothing_empty": _("No message has an empty variable"),
+        "nothing_foreign": _("No message has such characters"),
         "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
@@ -195,6 +220,12 @@ def cause(code: str | None, detail: str | None = None) -> dict[str, str] | None:
     return {"code": code, "text": shown, "who": str(words.WHO[found.who]), "advice": str(advice)}
 
 
+def held_up(code: str | None, detail: str | None = None) -> str:
+    """Why a single message failed, or why its channel does not send now; empty when nothing keeps it."""
+    because = cause(code, detail)
+    return waiting({"code": code}) or (because["text"] if because else "")
+
+
 def stop_reason(code: str | None, detail: Facts | None) -> str:
     """Why a broadcast stands still."""
     facts = dict(detail or {})
@@ -211,6 +242,8 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
     if code == "restored":
         when = filters.when(facts.get("at"))
         return str(_("Stopped: data restored from a backup of %(d)s. Later messages may have left", d=when))
+    if code == "canary":
+        return str(_("Stopped by itself: the canary of %(n)s has been sent", n=_figure(facts.get("n"))))
     if code == "same_error":
         return str(_("Stopped: the same error for %(n)s recipients in a row: %(cause)s", n=facts.get("n"), cause=why))
     return str(_("Stopped: %(cause)s", cause=why))
@@ -242,6 +275,7 @@ def waiting(found: Facts | None) -> str:
             if near
             else _("Waiting: some messages are tried again later")
         ),
+        "quiet_hours": lambda: _("Waiting: quiet hours until %(t)s", **moment) if moment else _("Waiting: quiet hours"),
         "daily_limit": lambda: (
             _("Waiting: the channel's daily limit is used up, going on at %(t)s", **moment)
             if moment
@@ -342,6 +376,17 @@ def finding(code: str, detail: str) -> str:
 def special(key: str, kind: str) -> str:
     """What one of the special numbers of the sandbox does."""
     return str(words.SPECIAL_SMS.get(key) or words.SPECIAL[key] if kind == "sms" else words.SPECIAL[key])
+
+
+def optout_reason(source: str, reason: str) -> str:
+    """Why a number was put on the stop list or taken off: the words as they are, or what a code means."""
+    if source != "provider" or not reason:
+        return reason
+    known = {
+        "marketing_stopped": _("The person stopped marketing in WhatsApp"),
+        "marketing_resumed": _("The person allows marketing in WhatsApp again"),
+    }
+    return known.get(reason) or (cause(reason) or {})["text"]
 
 
 def event(found: Event) -> str:

@@ -7,9 +7,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from webapp import auth, filters, sentences, words
-from worker import broadcasts, channel_health, channels, clock, recipients, rendering, reports, watchdog
-from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
+from webapp import auth, filters, sentences, sheet, words
+from worker import (
+    broadcasts,
+    channel_health,
+    channels,
+    clock,
+    direct,
+    optouts,
+    recipients,
+    rendering,
+    reports,
+    watchdog,
+)
+from worker.models import Broadcast, Channel, MessageTemplate, OptOut, RecipientFile
+from worker.preflight import Sheet
+from worker.preview import Preview
 from worker.providers import PROVIDERS
 from worker.providers.base import CallbackAddresses, Finding
 from worker.settings import Settings
@@ -172,6 +185,9 @@ def broadcast(row: Broadcast, run: int | None = -1) -> dict[str, Any]:
         "on_file_delete": row.on_file_delete,
         "rate_per_minute": row.rate_per_minute,
         "speed": row.speed,
+        "quiet_hours": broadcasts.quiet_hours(row),
+        "cooldown_days": row.cooldown_days,
+        "canary": row.canary,
         "send_at": clock.iso(row.send_at),
         "late_text": sentences.late_start(row.send_at, begun.started_at if begun else None) or None,
         "timezone": row.timezone,
@@ -211,4 +227,64 @@ def message(row: reports.Row) -> dict[str, Any]:
         "delivered_at": clock.iso(row.delivered_at),
         "read_at": clock.iso(row.read_at),
         "undelivered_at": clock.iso(row.undelivered_at),
+    }
+
+
+def preflight(row: Broadcast, found: Sheet) -> dict[str, Any]:
+    lines = [sheet.line(row, item) for item in found.items]
+    return {
+        "ok": found.ok,
+        "items": [
+            {"code": one.code, "level": one.level, "text": one.text, **({"fix": one.url} if one.url else {})}
+            for one in lines
+        ],
+        "numbers": found.numbers | {"received_at": clock.iso(found.numbers["received_at"])},
+        "cost": found.cost,
+        "currency": found.currency,
+        "eta": clock.iso(found.eta),
+        "counting": found.counting,
+    }
+
+
+def preview(found: Preview) -> dict[str, Any]:
+    counted = found.counted
+    return {
+        "phone": found.phone,
+        "text": found.text,
+        "components": found.components or None,
+        "encoding": counted.encoding if counted else None,
+        "units": counted.units if counted else None,
+        "segments": counted.segments if counted else None,
+        "parts": found.parts or None,
+        "row": dict(found.cells),
+        "line": found.line,
+        "file": found.file.id,
+    }
+
+
+def test(row: direct.Sent) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "phone": row.phone,
+        "text": row.text,
+        "status": row.status,
+        "cause": sentences.cause(row.cause, row.cause_text),
+        "waiting": sentences.cause(row.waiting),
+        "provider_id": row.provider_id,
+        "made_by": row.made_by,
+        "at": clock.iso(row.at),
+        "sent_at": clock.iso(row.sent_at),
+        "delivered_at": clock.iso(row.delivered_at),
+        "read_at": clock.iso(row.read_at),
+    }
+
+
+def optout(row: optouts.Row | OptOut) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "phone": row.phone,
+        "scope": row.scope,
+        "reason": row.reason,
+        "source": row.source,
+        "at": clock.iso(row.at),
     }

@@ -65,6 +65,27 @@ PROVIDERS: dict[str, LazyString] = {
 
 KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
 
+# What stands in the head of a template that is no text.
+MEDIA: dict[str, LazyString] = {
+    "IMAGE": _l("Picture"),
+    "VIDEO": _l("Video"),
+    "DOCUMENT": _l("Document"),
+    "GIF": _l("Moving picture (GIF)"),
+    "LOCATION": _l("Place on the map"),
+}
+# Buttons of a template that WhatsApp itself labels.
+BUTTONS: dict[str, LazyString] = {
+    "OTP": _l("Copy the code"),
+    "COPY_CODE": _l("Copy the code"),
+}
+
+# What a template is for, as WhatsApp sorts it.
+CATEGORIES: dict[str, LazyString] = {
+    "MARKETING": _l("marketing"),
+    "UTILITY": _l("utility"),
+    "AUTHENTICATION": _l("authentication"),
+}
+
 CHANNEL_STATES: dict[str, Word] = {
     "on": Word(_l("In use"), "check", "good"),
     "stopped": Word(_l("Out of use"), "stop", "bad"),
@@ -483,6 +504,19 @@ FINDING_LEVELS: dict[str, Word] = {
     "error": Word(_l("Wrong"), "cross", "bad"),
 }
 
+# The stop list: what is not sent to a number, and who said so.
+OPTOUT_SCOPES: dict[str, LazyString] = {"all": _l("All broadcasts"), "marketing": _l("Marketing only")}
+OPTOUT_SOURCES: dict[str, LazyString] = {
+    "reply": _l("The person’s reply"),
+    "provider": _l("The provider"),
+    "person": _l("By hand"),
+    "import": _l("From a file"),
+}
+OPTOUT_ACTIONS: dict[str, Word] = {
+    "add": Word(_l("Put on the stop list"), "stop-list", "warn"),
+    "remove": Word(_l("Taken off the stop list"), "check", "good"),
+}
+
 # What the special numbers of the sandbox do; the second table where an SMS differs.
 SPECIAL: dict[str, LazyString] = {
     "not_on_whatsapp": _l("not on WhatsApp"),
@@ -496,12 +530,14 @@ SPECIAL: dict[str, LazyString] = {
     "reply": _l("the person replies"),
     "stop": _l("the person replies STOP"),
     "paused": _l("the template is paused: the broadcast stops"),
+    "sms_only": _l("not on WhatsApp, but an SMS arrives"),
 }
 SPECIAL_SMS: dict[str, LazyString] = {
     "not_on_whatsapp": _l("no such number"),
     "marketing_cap": _l("refused by the operator"),
     "never_read": _l("delivered"),
     "paused": _l("the sender name is refused: the channel stops"),
+    "sms_only": _l("delivered"),
 }
 
 # What happened and what to do, by the key of worker.causes; words only, who and retry stand there.
@@ -521,6 +557,11 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
         _l("Nothing to do: the number is on the stop list"),
     ),
     "opted_out": (_l("The number is on the stop list"), _l("Nothing to do")),
+    "quiet_hours": (_l("It is night where the person lives"), _l("Wait: it leaves when the quiet hours end")),
+    "cooldown": (
+        _l("The person got another broadcast a short time ago"),
+        _l("Send again in some days, or lower the number of days in the broadcast"),
+    ),
     "window_closed": (_l("The reply window is closed"), _l("Send a template")),
     "blocked_by_us": (_l("Your own account has blocked this person"), _l("Lift the block at the provider")),
     "recipient_is_sender": (_l("The recipient is the sending number itself"), _l("Take the number out of the file")),

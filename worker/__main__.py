@@ -13,6 +13,7 @@ from collections.abc import Callable
 from worker import (
     broadcasts,
     clock,
+    confirmations,
     counters,
     db,
     delivery,
@@ -112,6 +113,8 @@ class WorkerProcess:
     def _tick(self) -> None:
         now = clock.monotonic()
         if broadcasts.start_due():
+            self.sender.wake()
+        if confirmations.send_due(self.settings):
             self.sender.wake()
         if now - self._recovered > RECOVER_EVERY:
             self._recovered = now

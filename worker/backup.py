@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import peewee
 
-from worker import audit, broadcasts, clock, counters, db, locks, migrations, vault
+from worker import audit, broadcasts, clock, counters, db, locks, migrations, optouts, vault
 from worker.models import Broadcast, Channel, LoginSession, RecipientFile
 from worker.settings import Settings
 from worker.states import BROADCAST
@@ -32,6 +32,7 @@ FORMAT = 1
 MANIFEST, DATABASE, UPLOADS = "manifest.json", "molva.db", "uploads/"
 STEP = 2_000  # pages of the database copied at a time
 PIECE = 1024 * 1024
+OPT_OUTS = 2_000  # entries of the stop list kept at a time
 MANIFEST_MAX = 16 * 1024 * 1024
 STAGE = ".restore"
 UPLOAD = re.compile(r"uploads/[0-9a-f]{32}\Z")
@@ -321,14 +322,11 @@ def _keep_opt_outs(old: Path) -> None:
         return
     try:
         with contextlib.closing(sqlite3.connect(old)) as before:
-            found = before.execute("SELECT phone, scope, reason, source, at FROM opt_out").fetchall()
+            found = before.execute("SELECT phone, scope, reason, source, NULL, at FROM opt_out").fetchall()
     except sqlite3.Error:
         return  # a database that is damaged, or of another time, has nothing to add
-    db.many(
-        "INSERT INTO opt_out (phone, scope, reason, source, at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (phone, scope) DO NOTHING",
-        found,
-    )
+    for first in range(0, len(found), OPT_OUTS):
+        optouts.keep(found[first : first + OPT_OUTS])
 
 
 def _swap_in(settings: Settings, stage: Path) -> Path | None:

@@ -6,15 +6,16 @@ Every such change raises the epoch, so a slice that began earlier finds nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import approvals, audit, channels, clock, counters, db, rendering
+from worker import approvals, audit, canary, channels, clock, counters, db, quiet, rendering, sieve
 from worker.models import Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
 from worker.problems import Problem as Problem
@@ -31,6 +32,8 @@ WHO = ("everyone", "failed", "undelivered", "new")
 # Which messages a restart takes up again, by their latest status: those that surely did not arrive.
 AGAIN = {"failed": ("failed",), "undelivered": ("failed", "undelivered")}
 DIRECT = "direct"  # the kind of a channel's hidden broadcast that carries its single messages
+TEXT = ("text", "template_name", "template_language")
+COOLDOWN_MAX = 365  # days
 CONTENT = ("channel_id", "text", "template", "variables", "region", "ignore_duplicates")
 
 
@@ -78,8 +81,8 @@ def update(
 ) -> tuple[Broadcast, bool]:
     """Change what is given in `values`; the broadcast and whether its files must be checked again.
 
-    The content may change in a draft only; name, rate and the deletion policy at any time; the start
-    time until it runs. Raises Invalid.
+    The content may change in a draft only; the start time until it runs; all else at any time. Those
+    whom other quiet hours held are looked at anew. Raises Invalid.
     """
     columns = _cleaned(settings, values, broadcast, complete)
     changed = {name for name, value in columns.items() if getattr(broadcast, name) != value}
@@ -94,18 +97,22 @@ def update(
     }
     if content and broadcast.state != "draft":
         raise Invalid({_field_of(name): Problem("only_in_draft", {"state": broadcast.state}) for name in content})
+    # Messages know with which text they left.
+    newer = {"text_version": broadcast.text_version + 1} if content & set(TEXT) else {}
     if changed & {"send_at", "timezone"} and broadcast.state not in ("draft", "scheduled", "stopped"):
         raise Invalid({"send_at": Problem("already_started")})
     with db.write():
         if changed:
-            same_state = Broadcast.update(**{name: columns[name] for name in changed}, updated_at=clock.now()).where(
-                (Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state)
-            )
+            same_state = Broadcast.update(
+                **{name: columns[name] for name in changed}, **newer, updated_at=clock.now()
+            ).where((Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state))
             if same_state.execute() != 1:
                 raise NotAllowed("update", Broadcast.get_by_id(broadcast.id))
             if content:
                 approvals.withdraw(broadcast.id, actor)
             audit.record(actor, "broadcast.update", str(broadcast.id), fields=sorted(changed))
+    if changed & {"quiet_from", "quiet_to", "timezone"}:
+        sieve.wake(broadcast.id, broadcast.run)
     return Broadcast.get_by_id(broadcast.id), bool(content)
 
 
@@ -134,7 +141,10 @@ class _Cleaner:
         self.columns: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
-        for name in ("name", "region", "ignore_duplicates", "on_file_delete", "rate_per_minute", "send_at"):
+        for name in (
+            *("name", "region", "ignore_duplicates", "on_file_delete", "rate_per_minute", "send_at"),
+            *("timezone", "quiet_hours", "cooldown_days"),
+        ):
             if name in self.values or self.known is None:
                 getattr(self, "_" + name)(self.values.get(name))
         if self.known is None or any(name in self.values for name in ("channel_id", "text", "template", "variables")):
@@ -180,14 +190,20 @@ class _Cleaner:
             self._bad("rate_per_minute", "rate_range", min=RATE_MIN, max=RATE_MAX)
         self.columns["rate_per_minute"] = rate
 
-    def _send_at(self, value: Any) -> None:
-        zone = self.values.get("timezone") or (self.known.timezone if self.known else self.settings.timezone)
+    def _timezone(self, value: Any) -> None:
+        zone = value or (self.known.timezone if self.known else self.settings.timezone)
         try:
             ZoneInfo(zone)
         except (ValueError, OSError, KeyError, TypeError):
             self._bad("timezone", "timezone_unknown")
             return
         self.columns["timezone"] = zone
+
+    def _send_at(self, value: Any) -> None:
+        self._timezone(self.values.get("timezone"))
+        zone = self.columns.get("timezone")
+        if zone is None:
+            return
         self.columns["send_at"] = None
         if value in (None, ""):
             return
@@ -202,6 +218,24 @@ class _Cleaner:
         elif moment > clock.now() + SEND_AT_MAX:
             self._bad("send_at", "send_at_far")
         self.columns["send_at"] = moment
+
+    def _quiet_hours(self, value: Any) -> None:
+        self.columns.update(quiet_from=None, quiet_to=None)
+        if value in (None, ""):
+            return
+        times = [minutes(value.get(name)) for name in ("from", "to")] if isinstance(value, Mapping) else [None]
+        if None in times:
+            self._bad("quiet_hours", "quiet_hours_invalid")
+        elif times[0] == times[1]:
+            self._bad("quiet_hours", "quiet_hours_same")
+        else:
+            self.columns.update(quiet_from=times[0], quiet_to=times[1])
+
+    def _cooldown_days(self, value: Any) -> None:
+        days = _whole(value)
+        if value not in (None, "") and (days is None or not 1 <= days <= COOLDOWN_MAX):
+            self._bad("cooldown_days", "number_range", min=1, max=COOLDOWN_MAX)
+        self.columns["cooldown_days"] = days
 
     def _given(self, name: str, column: str) -> Any:
         if name in self.values or self.known is None:
@@ -332,6 +366,20 @@ def _whole(value: Any) -> int | None:
     return None
 
 
+def minutes(text: Any) -> int | None:
+    """A time of day such as "21:00" in minutes after midnight; None when it is none."""
+    found = (
+        re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::00)?", text.strip(), re.ASCII) if isinstance(text, str) else None
+    )
+    return int(found[1]) * 60 + int(found[2]) if found else None
+
+
+def quiet_hours(broadcast: Broadcast) -> dict[str, str] | None:
+    """The quiet hours as they are given to `update`: {"from": "21:00", "to": "09:00"}; None where there are none."""
+    found = {"from": broadcast.quiet_from, "to": broadcast.quiet_to}
+    return {name: f"{at // 60:02d}:{at % 60:02d}" for name, at in found.items() if at is not None} or None
+
+
 def instant(value: int | str, zone: str) -> int:
     """A point in time as ms since the epoch: ISO 8601 with an offset, or local time in `zone`.
 
@@ -343,19 +391,7 @@ def instant(value: int | str, zone: str) -> int:
     moment = datetime.fromisoformat(str(value).strip())
     if moment.tzinfo is not None:
         return int(moment.timestamp() * 1000)
-    local = moment.replace(tzinfo=ZoneInfo(zone))
-    before, after = (local.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
-    if before > after:  # in a gap: find the moment the clocks changed
-        low, high = after, before
-        offset = low.astimezone(ZoneInfo(zone)).utcoffset()
-        while high - low > timedelta(seconds=1):
-            middle = low + (high - low) / 2
-            if middle.astimezone(ZoneInfo(zone)).utcoffset() == offset:
-                low = middle
-            else:
-                high = middle
-        before = high.replace(microsecond=0)
-    return int(before.timestamp() * 1000)
+    return clock.of_local(moment, ZoneInfo(zone))
 
 
 def people_changed(broadcast_id: int, actor: str) -> None:
@@ -521,14 +557,35 @@ def left(numbers: Mapping[str, int]) -> int:
 
 
 def eta(broadcast: Broadcast, numbers: Mapping[str, int]) -> int | None:
-    """When the last message would leave, in ms since the epoch; None when nothing is left to send."""
+    """When the last message would leave, in ms since the epoch; None when nothing is left to send.
+
+    Of a canary, the last one of it. Quiet hours count as if everybody lived in the broadcast's time zone.
+    """
     remaining = left(numbers)
-    if remaining == 0 or broadcast.state == "finished":
+    if broadcast.canary and not canary_through(broadcast):
+        remaining = min(remaining, broadcast.canary - (numbers["total"] - remaining))
+    if remaining <= 0 or broadcast.state == "finished":
         return None
     begin = clock.now()
     if broadcast.send_at and broadcast.state in ("draft", "scheduled"):
         begin = max(begin, broadcast.send_at)
-    return begin + duration(remaining, effective_rate(broadcast))
+    hours = (broadcast.quiet_from, broadcast.quiet_to)
+    return end_time(begin, remaining, effective_rate(broadcast), broadcast.timezone, hours)
+
+
+def canary_through(broadcast: Broadcast) -> bool:
+    """Whether it stands still because its canary has been sent: what is left is the rest of the list."""
+    return bool(broadcast.state == "stopped" and broadcast.stop_reason == canary.THROUGH)
+
+
+def end_time(
+    begin: int, messages: int, per_minute: float, zone: str, hours: tuple[int | None, int | None] = (None, None)
+) -> int:
+    """When `messages` have left, in ms since the epoch. `hours`: the quiet ones there, in minutes after midnight."""
+    lasts, (quiet_from, quiet_to) = duration(messages, per_minute), hours
+    if quiet_from is None or quiet_to is None:
+        return begin + lasts
+    return quiet.after(begin, lasts, zone, quiet_from, quiet_to)
 
 
 def effective_rate(broadcast: Broadcast) -> float:
@@ -590,9 +647,13 @@ def advance(broadcast_id: int, action: str, **columns: Any) -> bool:
 _NO_STOP = {"stop_reason": None, "stop_detail": None, "stopped_at": None}
 
 
-def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
+def start(
+    settings: Settings, broadcast: Broadcast, actor: str, first: int | None = None, pick: str = canary.FIRST
+) -> Broadcast:
     """Start now, or schedule when the start time lies ahead.
 
+    With `first`, a canary: so many people get their message, then the broadcast stops by itself. `pick` says
+    how they are chosen, 0 means none, None leaves what was said when it was scheduled.
     Raises Invalid when something forbids the start and NotAllowed when the state does.
     """
     action = "schedule" if lies_ahead(broadcast) else "start"
@@ -603,11 +664,14 @@ def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
         raise Invalid(
             {p.code if p.code in ("no_recipients", "file_checking") else p.code.split("_")[0]: p for p in found}
         )
+    chosen = {} if first is None else {"canary": first or None}
     with db.write():
         _require_approval(broadcast)
-        _take(broadcast, action, actor, **_NO_STOP)
+        _take(broadcast, action, actor, **(_going_on(broadcast.id) | chosen))
+        if first is not None:
+            canary.choose(broadcast.id, broadcast.run, first, pick)
         if action == "start":
-            begin_run(broadcast.id, broadcast.run)
+            _begin(broadcast.id)
     return Broadcast.get_by_id(broadcast.id)
 
 
@@ -619,6 +683,20 @@ def _require_approval(broadcast: Broadcast) -> None:
     if any(file.state == "checking" for file in live_files(fresh)):
         raise Invalid({"file_checking": Problem("file_checking")})
     approvals.require(fresh, of_run(fresh), fresh.run)
+
+
+def _going_on(broadcast_id: int) -> dict[str, Any]:
+    """The columns of a broadcast that goes on: a canary that is through is over, one that is not goes on as well."""
+    through = db.value("SELECT stop_reason FROM broadcast WHERE id = ?", [broadcast_id]) == canary.THROUGH
+    return {**_NO_STOP, "canary": None} if through else _NO_STOP
+
+
+def _begin(broadcast_id: int) -> None:
+    """The start itself, inside the caller's transaction."""
+    broadcast = Broadcast.get_by_id(broadcast_id)
+    begin_run(broadcast.id, broadcast.run)
+    if broadcast.canary:
+        canary.top_up(broadcast.id, broadcast.run, broadcast.canary)
 
 
 def lies_ahead(broadcast: Broadcast) -> bool:
@@ -671,10 +749,10 @@ def stop_all(channel_id: int, cause: str, detail: str = "") -> None:
 
 
 def resume(broadcast: Broadcast, actor: str) -> Broadcast:
-    """Go on with what is queued; nothing is repeated. Raises NotAllowed."""
+    """Go on with what is queued; nothing is repeated. After a canary these are all the others. Raises NotAllowed."""
     with db.write():
         _require_approval(broadcast)
-        _take(broadcast, "resume", actor, **_NO_STOP)
+        _take(broadcast, "resume", actor, **_going_on(broadcast.id))
         begin_run(broadcast.id, broadcast.run)
     return Broadcast.get_by_id(broadcast.id)
 
@@ -686,7 +764,7 @@ def clear(broadcast: Broadcast, actor: str) -> Broadcast:
     short transactions, and the sweeper finishes them should this process die in between.
     """
     with db.write():
-        _take(broadcast, "clear", actor, send_at=None, **_NO_STOP)
+        _take(broadcast, "clear", actor, send_at=None, canary=None, **_NO_STOP)
         approvals.withdraw(broadcast.id, actor)
         RecipientFile.update(removed_at=clock.now(), removed_how="clear").where(
             (RecipientFile.broadcast == broadcast.id)
@@ -717,9 +795,9 @@ def cancel_queued(broadcast_id: int, run: int, file_id: int) -> int:
     while True:
         with db.write():
             changed = db.execute(
-                "UPDATE message SET status = 'cancelled' WHERE id IN (SELECT id FROM message"
+                "UPDATE message SET status = 'cancelled', cause = NULLIF(cause, ?) WHERE id IN (SELECT id FROM message"
                 " WHERE file_id = ? AND run = ? AND status = 'queued' LIMIT ?)",
-                [file_id, run, CANCEL_STEP],
+                [sieve.HELD, file_id, run, CANCEL_STEP],
             ).rowcount
             if changed:
                 key = (broadcast_id, run, file_id)
@@ -750,7 +828,7 @@ def restart(broadcast: Broadcast, who: str, actor: str) -> Broadcast:
     number = broadcast.run + 1
     with db.write():
         approvals.require(Broadcast.get_by_id(broadcast.id), people, number)
-        _take(broadcast, "restart", actor, run=number, send_at=None, **_NO_STOP)
+        _take(broadcast, "restart", actor, run=number, send_at=None, canary=None, **_NO_STOP)
         begin_run(broadcast.id, number, who, copied=False)
     return Broadcast.get_by_id(broadcast.id)
 
@@ -897,7 +975,7 @@ def start_due() -> list[int]:
             elif approvals.is_missing(Broadcast.get_by_id(broadcast.id), of_run(broadcast), broadcast.run):
                 advance(broadcast.id, "miss", stop_reason="approval", stopped_at=now)
             elif advance(broadcast.id, "start", **_NO_STOP):
-                begin_run(broadcast.id, broadcast.run)
+                _begin(broadcast.id)
                 channels.renew(broadcast.channel_id)
                 audit.record("schedule", "broadcast.start", str(broadcast.id), late_ms=late)
                 started.append(broadcast.id)
@@ -934,6 +1012,9 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             .exists()
         ):
             db.execute("DELETE FROM counter WHERE broadcast_id = ?", [broadcast.id])
+            db.execute("DELETE FROM overlap WHERE broadcast_id = ?", [broadcast.id])
+            # The next broadcast may get its number.
+            db.execute("UPDATE direct SET about_id = NULL WHERE about_id = ?", [broadcast.id])
             db.execute(
                 "DELETE FROM rejected_row WHERE file_id IN (SELECT id FROM recipient_file WHERE broadcast_id = ?)",
                 [broadcast.id],

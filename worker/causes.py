@@ -41,6 +41,8 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "marketing_experiment": (PASSES, False, "130472"),
     "marketing_stopped": (RECIPIENT, False, "131050 sms_opted_out 21610"),
     "opted_out": (RECIPIENT, False, "opted_out"),
+    "quiet_hours": (PASSES, False, "quiet_hours"),
+    "cooldown": (PASSES, True, "cooldown"),
     "window_closed": (YOU, False, "131047"),
     "blocked_by_us": (YOU, False, "130403"),
     "recipient_is_sender": (YOU, False, "131021"),

@@ -314,7 +314,7 @@ class Message(Table):
     phone = CharField()
     row = TextField(null=True)  # the original cells as a JSON list, in the order of the file's columns
     status = CharField(default="queued")
-    not_before = BigIntegerField(default=0)
+    not_before = BigIntegerField(default=0)  # 0: not taken up yet; below: chosen for a canary
     token = CharField(null=True)  # "<id>.<random>", echoed by the provider
     owner = IntegerField(null=True)
     lease_until = BigIntegerField(null=True)
@@ -499,12 +499,17 @@ class OptOut(Table):
     phone = CharField()
     scope = CharField(default="all")
     reason = TextField(default="")
-    source = CharField()  # reply, provider, person
+    source = CharField()  # reply, provider, person, import
     channel_id = IntegerField(null=True)
     at = BigIntegerField()
 
     class Meta:
-        indexes = ((("phone", "scope"), True),)
+        # the claim and the search; the list; the search among some of them
+        indexes = (
+            (("phone", "scope"), True),
+            (("scope", "source", "id"), False),
+            (("scope", "source", "phone"), False),
+        )
 
 
 class MarketingChoice(Table):
@@ -600,6 +605,16 @@ class QuickAnswer(Table):
     text = TextField()
 
 
+class Overlap(Table):
+    """What was counted of the queue of one broadcast, as worker.overlap reads it."""
+
+    broadcast_id = IntegerField(primary_key=True)
+    mark = CharField()  # of all that the numbers depend on
+    body = JSONField()
+    done = BooleanField(default=False)
+    at = BigIntegerField()  # when it was last worked on
+
+
 class Snapshot(Table):
     """The counted facts of a report that no counter keeps; run 0: of all runs."""
 
@@ -655,6 +670,7 @@ TABLES: tuple[type[Table], ...] = (
     Conversation,
     Attachment,
     QuickAnswer,
+    Overlap,
     Snapshot,
     Removal,
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 from huey import SqliteHuey
 
-from worker import broadcasts, channels, db, hashes, recipients
+from worker import broadcasts, channels, db, hashes, overlap, recipients
 from worker.models import Broadcast, RecipientFile
 from worker.providers.base import SendError
 from worker.settings import Settings
@@ -82,6 +82,11 @@ def copy_run(broadcast_id: int) -> None:
     _nudge(_copy_run, broadcast_id)
 
 
+def count_overlap(broadcast_id: int) -> None:
+    """Have the queue of a broadcast gone through for its pre-flight sheet."""
+    _nudge(_count_overlap, broadcast_id)
+
+
 @huey.task(name="wake")  # type: ignore[untyped-decorator]
 def _wake(broadcast_id: int) -> None:
     _Process.on_wake()
@@ -103,6 +108,12 @@ def _copy_run(broadcast_id: int) -> None:
         if Broadcast.get_or_none(Broadcast.id == broadcast_id) is not None:
             broadcasts.copy_run(broadcast_id)
     _Process.on_wake()
+
+
+@huey.task(name="count_overlap")  # type: ignore[untyped-decorator]
+def _count_overlap(broadcast_id: int) -> None:
+    with db.connection():
+        overlap.count(broadcast_id)
 
 
 def run_read_file(file_id: int) -> None:

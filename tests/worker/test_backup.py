@@ -18,7 +18,7 @@ import pytest
 from tests import make
 from tests.conftest import Clock
 from worker import backup as copies
-from worker import broadcasts, channels, db, locks, migrations, vault
+from worker import broadcasts, channels, db, locks, migrations, optouts, vault
 from worker.backup import BackupError, backup, restore
 from worker.models import Attempt, Audit, Broadcast, Message, OptOut, RecipientFile
 from worker.settings import Settings
@@ -206,6 +206,8 @@ def test_whoever_asked_for_silence_since_then_stays_on_the_list(house: Settings,
     OptOut.create(phone="+79000000001", reason="STOP", source="reply", at=1)
     back(house, target)
     assert OptOut.get().phone == "+79000000001"
+    (proof,) = optouts.history("+79000000001")
+    assert (proof.action, proof.source, proof.reason, proof.at) == ("add", "reply", "STOP", 1)
 
 
 def test_another_machine_gets_the_key_with_the_data(house: Settings, target: Path, tmp_path: Path) -> None:

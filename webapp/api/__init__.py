@@ -11,17 +11,21 @@ from flask_babel import gettext as _
 from phonenumbers import SUPPORTED_REGIONS
 from werkzeug.exceptions import HTTPException
 
-from webapp import controls, drafts, exports, lookup, sentences, shapes
+from webapp import controls, drafts, exports, lookup, sentences, shapes, sheet
 from webapp.auth import me, role
 from webapp.limits import limited
 from worker import (
     approvals,
     broadcasts,
+    canary,
     channel_settings,
     channels,
     delivery,
+    direct,
     media,
+    optouts,
     phone,
+    preview,
     recipients,
     reports,
     segments,
@@ -38,7 +42,7 @@ api = Blueprint("api", __name__, url_prefix="/api/v1")
 FIELDS = frozenset(
     {
         *("name", "channel_id", "text", "template", "variables", "region", "ignore_duplicates"),
-        *("on_file_delete", "rate_per_minute", "send_at", "timezone"),
+        *("on_file_delete", "rate_per_minute", "send_at", "timezone", "quiet_hours", "cooldown_days"),
     }
 )
 PHONES_MAX = 10_000
@@ -318,9 +322,12 @@ def broadcast_delete(number: int) -> tuple[str, int]:
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
     given = _json() if request.get_data() else {}
-    given = _known(given, frozenset({"who"}) if action == "restart" else frozenset())
-    who = str(given.get("who", "everyone"))
-    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who)
+    taken = {"restart": frozenset({"who"}), "start": frozenset({"canary", "pick"})}
+    given = _known(given, taken.get(action, frozenset()))
+    who, first, pick = str(given.get("who", "everyone")), given.get("canary"), str(given.get("pick", canary.FIRST))
+    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 1):
+        raise Invalid({"canary": Problem("canary_range", {"max": canary.MAX})})
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who, first, pick)
     return jsonify(shapes.broadcast(row))
 
 
@@ -331,6 +338,52 @@ def broadcast_approve(number: int) -> Response:
     if not approvals.approve(row, me().name):
         raise broadcasts.NotAllowed("approve", Broadcast.get_by_id(row.id))
     return jsonify(shapes.broadcast(lookup.broadcast(number)))
+
+
+# --- before the start
+
+
+@api.get("/broadcasts/<int:number>/preflight")
+@role("viewer")
+def broadcast_preflight(number: int) -> Response:
+    row = lookup.broadcast(number)
+    return jsonify(shapes.preflight(row, sheet.of(lookup.settings(), row)))
+
+
+@api.errorhandler(preview.Missing)
+def _missing(error: preview.Missing) -> tuple[Response, int]:
+    text = sentences.problem(error.problem)
+    return jsonify({"error": {"code": error.problem.code, "message": text}}), 404 if error.absent else 422
+
+
+@api.get("/broadcasts/<int:number>/preview")
+@role("sender")
+def broadcast_preview(number: int) -> Response:
+    which = request.args.get("which", preview.FIRST)
+    if which not in preview.WHICH:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={"which": which[:50]})
+    line, file, after = _number("line"), _number("file"), _number("after", 0) or 0
+    return jsonify(shapes.preview(preview.find(lookup.broadcast(number), which, line=line, file=file, after=after)))
+
+
+@api.get("/broadcasts/<int:number>/tests")
+@role("sender")
+def broadcast_tests(number: int) -> Response:
+    found = direct.tests_of(lookup.broadcast(number).id)
+    return jsonify({"items": [shapes.test(row) for row in found], "next": None})
+
+
+@api.post("/broadcasts/<int:number>/test")
+@role("sender")
+def broadcast_test(number: int) -> tuple[Response, int]:
+    row, given = lookup.broadcast(number), _known(_json(), frozenset({"phone", "line", "file"}))
+    place = {name: given.get(name) for name in ("line", "file")}
+    if wrong := [name for name, value in place.items() if not isinstance(value, int | None) or value is True]:
+        raise Invalid({name: Problem("not_whole") for name in wrong})
+    number_ = given.get("phone")
+    made = preview.send_test(lookup.settings(), row, number_ if isinstance(number_, str) else "", me().name, **place)
+    tasks.wake(row.id)
+    return jsonify(shapes.test(direct.by_ids([made.id])[0])), 201
 
 
 @api.get("/broadcasts/<int:number>/messages")
@@ -439,3 +492,48 @@ def file_delete(number: int, file_id: int) -> Response:
         abort(404)
     tasks.wake(row.id)
     return jsonify(shapes.broadcast(lookup.broadcast(number)))
+
+
+# --- the stop list ----------------------------------------------------------------------------------
+
+
+@api.get("/optouts")
+@role("sender")
+def optout_list() -> Response:
+    given = request.args
+    chosen = optouts.Filter(lookup.phone_wanted(), given.get("source", ""), given.get("scope", ""))
+    try:
+        page = optouts.find(chosen, given.get("after", ""), _number("limit", optouts.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify({"items": [shapes.optout(row) for row in page.items], "next": page.next})
+
+
+@api.post("/optouts")
+@role("sender")
+def optout_add() -> tuple[Response, int]:
+    given = _known(_json(), frozenset({"phone", "reason", "scope"}))
+    texts = {"phone": "", "reason": "", "scope": optouts.ALL, **given}
+    wrong = {name: Problem("not_a_text") for name, value in texts.items() if not isinstance(value, str)}
+    if wrong:
+        raise Invalid(wrong)
+    found = phone.parse(texts["phone"][:1000], lookup.settings().region)
+    if found.e164 is None:
+        raise Invalid({"phone": Problem(found.reason or "phone_invalid", {"v": texts["phone"][:50]})})
+    row, new = optouts.add(found.e164, texts["reason"], me().name, texts["scope"])
+    return jsonify(shapes.optout(row)), 201 if new else 200
+
+
+@api.delete("/optouts/<int:number>")
+@role("admin")
+def optout_remove(number: int) -> tuple[str, int]:
+    """`?reason=` says why; the proof stays."""
+    if not optouts.remove(min(number, lookup.ID_MAX), request.args.get("reason", ""), me().name):
+        abort(404)
+    return "", 204
+
+
+@api.get("/optouts.csv")
+@role("admin")
+def optout_export() -> Response:
+    return exports.optouts_csv(lookup.settings(), lookup.language(), me().name)

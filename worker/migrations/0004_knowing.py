@@ -65,9 +65,15 @@ STATEMENTS = (
         " source TEXT NOT NULL, reason TEXT NOT NULL, channel_id BIGINT, actor TEXT NOT NULL, at BIGINT NOT NULL)"
     ),
     "CREATE INDEX opt_out_event_phone_id ON opt_out_event (phone, id)",
+    "CREATE INDEX opt_out_scope_source_id ON opt_out (scope, source, id)",
+    "CREATE INDEX opt_out_scope_source_phone ON opt_out (scope, source, phone)",
     (
         "INSERT INTO opt_out_event (phone, scope, action, source, reason, channel_id, actor, at)"
         " SELECT phone, scope, 'add', source, reason, channel_id, '', at FROM opt_out"
+    ),
+    (
+        "CREATE TABLE overlap (broadcast_id BIGINT NOT NULL PRIMARY KEY, mark TEXT NOT NULL, body TEXT NOT NULL,"
+        " done BOOLEAN NOT NULL, at BIGINT NOT NULL)"
     ),
     (
         "CREATE TABLE snapshot (broadcast_id BIGINT NOT NULL, run BIGINT NOT NULL, made_at BIGINT NOT NULL,"
