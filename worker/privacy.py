@@ -66,6 +66,7 @@ STORED = (
     Stored("counter", False),
     Stored("departure", False),
     Stored("snapshot", False),
+    Stored("overlap", False),
     Stored("removal", False),
     Stored("setting", False),
     Stored("worker", False),

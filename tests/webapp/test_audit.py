@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from tests.conftest import Clock
 from tests.people import PASSWORD, Browser, signed_in
 from worker import db
 from worker.models import Audit, User
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +158,18 @@ def test_the_export_holds_every_line_of_the_filter(admin: Browser) -> None:
     text = admin.get("/audit/audit.csv?actor=robot").data.decode("utf-8-sig")
     assert text.count("\r\n") == 2_501
     assert Audit.select().order_by(Audit.id.desc()).get().action == "audit.export"
+
+
+def test_every_action_has_words() -> None:
+    """What the code records, found in the code itself."""
+    from webapp import words
+
+    source = "\n".join(p.read_text(encoding="utf-8") for f in ("worker", "webapp") for p in (ROOT / f).rglob("*.py"))
+    named = set(re.findall(r"audit\.(?:record|note)\([^()]*(?:\([^()]*\)[^()]*)*?, \"([a-z_.]+)\"", source))
+    named |= {f"broadcast.{action}" for action in ("schedule", "start", "stop", "resume", "clear", "restart")}
+    named |= {"message.sent", "message.resend"}
+    assert len(named) > 40
+    assert named - set(words.AUDIT_ACTIONS) == set()
+    assert {a for a in named if not any(a.startswith(g) for g in words.AUDIT_GROUPS)} <= {
+        "confirm.failed", "audit.export", "data.restore"
+    }  # fmt: skip

@@ -436,6 +436,7 @@ GUARDED = {
     "/settings/second-step": "GET POST",
     "/settings/second-step/off": "POST",
     "/audit/audit.csv": "GET",
+    "/optouts/export.csv": "GET",
 }
 
 

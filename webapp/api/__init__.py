@@ -375,6 +375,7 @@ def broadcast_tests(number: int) -> Response:
 
 @api.post("/broadcasts/<int:number>/test")
 @role("sender")
+@limited("test")
 def broadcast_test(number: int) -> tuple[Response, int]:
     row, given = lookup.broadcast(number), _known(_json(), frozenset({"phone", "line", "file"}))
     place = {name: given.get(name) for name in ("line", "file")}

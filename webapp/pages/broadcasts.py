@@ -12,6 +12,7 @@ from webapp import controls, drafts, exports, filters, htmx, live, lookup, sente
 from webapp import glance as glances
 from webapp.auth import me, my_user, require_confirmed, role
 from webapp.forms.broadcast import BroadcastForm
+from webapp.limits import limited
 from webapp.sandbox import MAGIC
 from worker import approvals, canary, channels, clock, direct, recipients, segments, tasks
 from worker import broadcasts as use
@@ -354,6 +355,7 @@ def tests(number: int) -> Response:
 
 @broadcasts.post("/<int:number>/test")
 @role("sender")
+@limited("test")
 def test(number: int) -> Response:
     """Send the message of the row that is shown to one's own phone."""
     row, given = lookup.broadcast(number), request.form.get("phone", "")
