@@ -45,12 +45,18 @@ def menu() -> list[MenuItem]:
 
 def settings_menu() -> list[tuple[LazyString, str, bool, None]]:
     """The pages around the settings: (label, address, is this one, no count)."""
-    return [(item.label, item.path, request.path == item.path, None) for item in _seen(SETTINGS_MENU)]
+    items = _seen(SETTINGS_MENU)
+    here = max((item.path for item in items if _stands_at(item.path)), key=len, default="")
+    return [(item.label, item.path, item.path == here, None) for item in items]
 
 
 def in_settings() -> bool:
     """Whether this page belongs to the settings, whatever its address begins with."""
-    return any(request.path == item.path or request.path.startswith(item.path + "/") for item in SETTINGS_MENU)
+    return any(_stands_at(item.path) for item in SETTINGS_MENU)
+
+
+def _stands_at(path: str) -> bool:
+    return request.path == path or request.path.startswith(path + "/")
 
 
 def _seen(items: tuple[MenuItem, ...]) -> list[MenuItem]:

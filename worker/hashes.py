@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 from collections.abc import Iterable
 
 from worker import db, vault
 from worker.models import OptOut, Setting
 from worker.settings import Settings
+
+log = logging.getLogger("molva.worker")
 
 MARK = "#"  # what a hash begins with; a number begins with +
 _SETTING = "number_key"
@@ -63,7 +66,11 @@ def opted_out(phones: Iterable[str], scopes: Iterable[str]) -> set[str]:
     if _Process.settings is None or not OptOut.select().where(OptOut.phone.startswith(MARK)).exists():
         return set()
     given = list(phones)
-    by_hash = dict(zip(of(_Process.settings, given), given, strict=True))
+    try:
+        by_hash = dict(zip(of(_Process.settings, given), given, strict=True))
+    except vault.VaultError:  # data of another installation, without its key: nothing can be compared any more
+        log.error("the hashes on the stop list cannot be read with the present secret key")
+        return set()
     sql = (
         "SELECT phone FROM opt_out WHERE scope IN (SELECT value FROM json_each(?))"
         " AND phone IN (SELECT value FROM json_each(?))"

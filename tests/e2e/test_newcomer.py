@@ -102,6 +102,7 @@ PAGES = (
     *("/broadcasts/1/report", "/broadcasts/1/restart", "/broadcasts/1/messages/2", "/broadcasts/1/files/1/delete"),
     *("/channels", "/channels/1", "/channels/2", "/channels/new", "/channels/new?provider=whatsapp_cloud"),
     *("/channels/1/edit", "/channels/1/off", "/channels/1/delete", "/settings", "/no-such-page"),
+    *("/people", "/people/1", "/audit", "/privacy", "/privacy/person", "/settings/second-step", "/confirm"),
 )
 
 

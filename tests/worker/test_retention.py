@@ -261,3 +261,14 @@ def test_the_hash_of_an_erased_person_keeps_them_on_the_stop_list(database: Sett
     with db.write():
         optouts.record(hashes.of(database, ["+79000000001"])[0], "person")
     assert optouts.opted_out_among(["+79000000001", "+79000000002"]) == {"+79000000001"}
+
+
+def test_without_the_key_nothing_is_compared_and_nothing_breaks(database: Settings) -> None:
+    from dataclasses import replace
+
+    from worker import optouts
+
+    with db.write():
+        optouts.record(hashes.of(database, ["+79000000001"])[0], "person")
+    tasks.configure(replace(database, secret_key="a key that never sealed anything here"))
+    assert optouts.opted_out_among(["+79000000001"]) == set()

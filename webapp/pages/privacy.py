@@ -8,10 +8,10 @@ from typing import Any
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 from flask_babel import gettext as _
 
-from webapp import filters, htmx, lookup, words
+from webapp import filters, htmx, lookup, sentences, words
 from webapp.auth import me, role, step_up
 from webapp.limits import limited
-from worker import audit, phone, retention
+from worker import audit, phone, retention, vault
 from worker import privacy as use
 
 privacy = Blueprint("privacy", __name__, url_prefix="/privacy")
@@ -129,5 +129,8 @@ def erase() -> Response:
         return _person_page(422, phone=number, typed=number or typed, found=[], problem=problem)
     if use.is_being_checked():
         return _person_page(409, typed=number, problem=_("A file is still being checked"))
-    report = use.erase(lookup.settings(), number, me().name)
+    try:
+        report = use.erase(lookup.settings(), number, me().name)
+    except vault.VaultError:
+        return _person_page(409, typed=number, problem=sentences.finding("credentials_locked", ""))
     return _person_page(report=removed(report), copies=use.copies(lookup.settings()))
