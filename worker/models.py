@@ -126,7 +126,7 @@ class Audit(Table):
     via = CharField(default="", constraints=[SQL("DEFAULT ''")])  # the login session or the API token
 
     class Meta:
-        indexes = ((("actor", "id"), False), (("action", "id"), False))
+        indexes = ((("actor", "at"), False), (("action", "at"), False), (("actor", "action", "at"), False))
 
 
 class Worker(Table):

@@ -72,6 +72,10 @@ def test_pages_follow_each_other(database: Settings) -> None:
     for n in range(25):
         line(f"a{n}")
     first = audit.lines(audit.Filter(), limit=10)
-    second = audit.lines(audit.Filter(), first[-1].id, 10)
+    second = audit.lines(audit.Filter(), audit.cursor(first[-1]), 10)
     assert [a.action for a in first + second] == [f"a{n}" for n in range(24, 4, -1)]
     assert len(list(audit.every(audit.Filter()))) == 25
+    assert [a.action for a in audit.every(audit.Filter(action="a1"))][-1] == "a1"
+    for wrong in ("x", "1", "1.x", "-1.2", "9" * 30 + ".1"):
+        with pytest.raises(ValueError, match="after"):
+            audit.lines(audit.Filter(), wrong)

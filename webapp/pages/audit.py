@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flask import Blueprint, Response, render_template, request, url_for
+from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from webapp import exports, lookup, words
 from webapp.auth import me, role, step_up
@@ -43,9 +43,11 @@ def _chosen() -> use.Filter:
 @audit.get("")
 @role("admin")
 def index() -> str:
-    before = request.args.get("before", "")
-    last = int(before) if before.isascii() and before.isdigit() and len(before) < 16 else None
-    found = use.lines(_chosen(), last, use.PAGE + 1)
+    after = request.args.get("after", "")
+    try:
+        found = use.lines(_chosen(), after, use.PAGE + 1)
+    except ValueError:
+        abort(404)
     kept: dict[str, Any] = {name: request.args[name] for name in FILTERS if request.args.get(name)}
     more = len(found) > use.PAGE
     return render_template(
@@ -55,8 +57,8 @@ def index() -> str:
         filtered=bool(kept),
         actors=use.actors(),
         groups=words.AUDIT_GROUPS,
-        first=url_for("audit.index", **kept) if last else "",
-        next=url_for("audit.index", **kept, before=found[use.PAGE - 1].id) if more else "",
+        first=url_for("audit.index", **kept) if after else "",
+        next=url_for("audit.index", **kept, after=use.cursor(found[use.PAGE - 1])) if more else "",
         download=url_for("audit.download", **kept),
     )
 
