@@ -23,7 +23,8 @@ TIMERS = {"texts": 1, "files": 1, "callbacks": 1, "numbers": 1, "inbox": 1, "aud
 OFFERED = {"texts": 90, "files": 7, "callbacks": 7, "numbers": 180, "inbox": 365, "audit": 730}
 CALLBACK_DAYS = 7  # raw callbacks go even when nobody has set the timer
 DAYS_MAX = 3650
-STEP = 2_000
+STEP = 500
+PAUSE = 0.005  # seconds between two steps, in which whoever sends gets the write lock
 _SETTING, _VACUUM = "retention", "vacuum_wanted"
 
 Removed = dict[str, int]
@@ -60,6 +61,7 @@ def run(settings: Settings, going: Going = lambda: True) -> Removed:
                 removed.update(found)
                 if not going():
                     break
+                clock.sleep(PAUSE)
     report = {name: n for name, n in removed.items() if n}
     if report:
         with db.write():
@@ -118,7 +120,7 @@ def _texts_of(broadcast: Broadcast) -> Iterator[Removed]:
         with db.write():
             n = forget_texts(ids)
         yield {"rows": n}
-    yield {"rejected_rows": _forget_rejected(broadcast)}
+    yield from _forget_rejected(broadcast)
     with db.write():
         RecipientFile.update(sample=[], repairs={}).where(RecipientFile.broadcast == broadcast.id).execute()
         # The time of the last change stays: the timer of the numbers counts from it.
@@ -180,8 +182,7 @@ def hide_numbers(settings: Settings, ids: list[int]) -> int:
     return len(found)
 
 
-def _forget_rejected(broadcast: Broadcast) -> int:
-    gone = 0
+def _forget_rejected(broadcast: Broadcast) -> Iterator[Removed]:
     for (file_id,) in db.rows("SELECT id FROM recipient_file WHERE broadcast_id = ?", [broadcast.id]):
         while True:
             with db.write():
@@ -189,10 +190,9 @@ def _forget_rejected(broadcast: Broadcast) -> int:
                     "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)",
                     [file_id, STEP],
                 ).rowcount
-            gone += int(n)
+            yield {"rejected_rows": int(n)}
             if n < STEP:
                 break
-    return gone
 
 
 # --- files, the inbox, the log ------------------------------------------------------------------------

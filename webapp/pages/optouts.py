@@ -14,7 +14,7 @@ from webapp.auth import me, role, step_up
 from webapp.forms import optout as forms
 from webapp.forms.optout import AddForm, ImportForm, ReasonForm
 from webapp.limits import limited
-from worker import confirmations, optout_files, segments, stopwords
+from worker import audit, confirmations, optout_files, segments, stopwords
 from worker import optouts as use
 from worker.models import Channel
 from worker.problems import Invalid
@@ -95,6 +95,7 @@ def _story(phone: str) -> str:
     events = use.history(phone)
     if not events:
         abort(404)
+    audit.note(me().name, "number.view", phone, of="stop list")
     return render_template(
         "optouts/show.html",
         phone=phone,
