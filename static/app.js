@@ -45,7 +45,8 @@
 
   /* ---- live parts: silent in hidden tabs, a note while the server does not answer */
   on("htmx:beforeRequest", (event) => {
-    if (document.hidden && isPoll(event.detail.elt)) event.preventDefault();
+    const { elt } = event.detail;
+    if (document.hidden && (isPoll(elt) || "seen" in elt.dataset)) event.preventDefault(); // nobody has seen it
   });
   on("visibilitychange", () => {
     if (!document.hidden) document.body.dispatchEvent(new Event("wake"));
@@ -111,6 +112,8 @@
     field.focus();
     field.dispatchEvent(new Event("input", { bubbles: true }));
     field.dispatchEvent(new Event("keyup", { bubbles: true }));
+    const popup = button.closest("details[data-popup]");
+    if (popup) popup.open = false;
   }
   on("click", (event) => {
     const hit = (selector) => event.target.closest(selector);
@@ -137,6 +140,23 @@
     if (popup) {
       popup.open = false;
       popup.querySelector("summary").focus();
+    }
+  });
+
+  /* ---- the operator desk: Ctrl+Enter sends, Alt+Down and Alt+Up lead to the neighbours in the list */
+  on("keydown", (event) => {
+    const form = event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.closest("[data-send-keys]");
+    if (form && !event.isComposing) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
+    const step = event.altKey && !event.ctrlKey && !event.metaKey && { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const links = step ? [...document.querySelectorAll("[data-conversation]")] : [];
+    const at = links.findIndex((link) => link.hasAttribute("aria-current"));
+    const next = links[at < 0 ? 0 : at + step];
+    if (next) {
+      event.preventDefault();
+      next.click();
     }
   });
 

@@ -160,7 +160,7 @@ def backup(context: click.Context, /, file: Path, force: bool, **options: Any) -
     else:
         click.echo("The secret key is not in it (it comes from MOLVA_SECRET_KEY): keep that as well")
     if made.missing:
-        click.echo(f"Uploads that were no longer there: {made.missing}")
+        click.echo(f"Files that were no longer there: {made.missing}")
 
 
 @main.command()

@@ -32,7 +32,7 @@ from webapp import (
     prefs,
     words,
 )
-from worker import db, people, tasks, vault
+from worker import db, inbox, people, tasks, vault
 from worker.settings import Settings, from_env
 
 MEGABYTE = 1024 * 1024
@@ -129,6 +129,7 @@ def _teach_jinja(app: Flask) -> None:
         theme=prefs.theme,
         language=lambda: str(get_locale()),
         settings=app.extensions["molva"].settings,
+        unread_number=inbox.unread_number,
         new_id=lambda: secrets.token_hex(4),
         version=version(),
     )
@@ -182,7 +183,7 @@ def open_connection() -> None:
 def protect(response: Response) -> Response:
     """The same guards on every answer, errors included."""
     for name, value in HEADERS.items():
-        response.headers[name] = value
+        response.headers.setdefault(name, value)  # a view may have a stricter policy
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     if request.endpoint != "assets.static":

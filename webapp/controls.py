@@ -56,11 +56,11 @@ def missing(broadcast: Broadcast) -> list[LazyString]:
 SEND_AGAIN_FREELY = 100
 
 
-def is_large(broadcast: Broadcast, who: str) -> bool:
+def is_large(broadcast: Broadcast, who: str, cause: str | None = None) -> bool:
     """Whether sending again to these is a thing to confirm."""
     if broadcast.state != "finished":
         return False
-    return broadcasts.restart_numbers(broadcast).get(who, 0) > SEND_AGAIN_FREELY
+    return broadcasts.restart_numbers(broadcast, cause).get(who, 0) > SEND_AGAIN_FREELY
 
 
 def press(
@@ -71,15 +71,16 @@ def press(
     who: str = "everyone",
     first: int | None = None,
     pick: str = canary.FIRST,
+    cause: str | None = None,
 ) -> Broadcast:
-    """Do it, and wake the worker. `who`: of a restart; `first` and `pick`: the canary of a start.
+    """Do it, and wake the worker. `who` and `cause`: of a restart; `first` and `pick`: the canary of a start.
 
     Raises Invalid and NotAllowed of worker.broadcasts.
     """
     if action == "start":
         changed = broadcasts.start(settings, broadcast, actor, first, pick)
     elif action == "restart":
-        changed = broadcasts.restart(broadcast, who, actor)
+        changed = broadcasts.restart(broadcast, who, actor, cause)
         tasks.copy_run(changed.id)
     else:
         deed = {"stop": broadcasts.stop, "resume": broadcasts.resume, "clear": broadcasts.clear}[action]

@@ -1,4 +1,4 @@
-"""CSV downloads, shared by pages and API: streamed, formula-safe, readable by a spreadsheet."""
+"""CSV and XLSX downloads, shared by pages and API: streamed, formula-safe, readable by a spreadsheet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask import Response, stream_with_context
 from flask_babel import gettext as _
 
 from webapp import auth, filters, sentences, words
-from worker import audit, clock, db, optouts, recipients, reports
+from worker import audit, clock, db, optouts, recipients, reports, workbook
 from worker.models import Broadcast, RecipientFile, RejectedRow
 from worker.settings import Settings
 
@@ -22,29 +22,49 @@ def delimiter(language: str) -> str:
     return ";" if language == "ru" else ","
 
 
-def _because(code: str, text: str | None) -> str:
-    found = sentences.cause(code, text)
-    return reports.safe_cell(found["text"]) if found else ""
+Safe = Callable[[str], str]
 
 
-def report_csv(broadcast: Broadcast, run: int | None, language: str) -> Response:
-    """Every message of the run (None: of all) with its original columns.
+def report_csv(broadcast: Broadcast, chosen: reports.Filter, language: str) -> Response:
+    """Every chosen message with its original columns.
 
     Whoever may not see numbers gets them masked and no columns of the files, which may hold them in any form.
     """
-    whole = auth.me().can("sender")
-    audit.note(auth.me().name, "report.export", str(broadcast.id), run=run, masked=not whole)
+    seen = _noted(broadcast, chosen)
 
     def batches() -> Iterator[Iterable[list[Any]]]:
         with db.connection():
-            _, columns = reports.export_columns(broadcast, run)
-            columns = columns if whole else []
-            yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns)]]
-            lines = _lines_of(ZoneInfo(broadcast.timezone), whole)
-            for name, messages, cells in reports.export(broadcast, run):
+            _, columns = reports.export_columns(broadcast, chosen)
+            yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns if seen)]]
+            lines = _lines_of(ZoneInfo(broadcast.timezone), reports.safe_cell, int, seen)
+            for name, messages, cells in reports.export(broadcast, chosen):
                 yield lines(reports.safe_cell(name), messages, cells)
 
     return stream_csv(batches(), f"report-{broadcast.id}.csv", language)
+
+
+def report_xlsx(broadcast: Broadcast, chosen: reports.Filter) -> Response:
+    """The same as a workbook."""
+    seen = _noted(broadcast, chosen)
+
+    def batches() -> Iterator[Iterable[list[Any]]]:
+        lines = _lines_of(ZoneInfo(broadcast.timezone), str, workbook.Number, seen)
+        for name, messages, cells in reports.export(broadcast, chosen):
+            yield lines(name, messages, cells)
+
+    def pieces() -> Iterator[bytes]:
+        with db.connection():
+            _, columns = reports.export_columns(broadcast, chosen)
+            yield from workbook.pieces([*reports.FIXED, *(columns if seen else [])], batches(), numbers=2)
+
+    return _file(pieces(), f"report-{broadcast.id}.xlsx", workbook.MIME)
+
+
+def _noted(broadcast: Broadcast, chosen: reports.Filter) -> bool:
+    """Whether whoever asks sees whole numbers and the columns of the files; the audit log knows of the export."""
+    seen = auth.me().can("sender")
+    audit.note(auth.me().name, "report.export", str(broadcast.id), run=chosen.run, masked=not seen)
+    return seen
 
 
 class _Causes(dict[tuple[str | None, str | None], str]):
@@ -52,36 +72,42 @@ class _Causes(dict[tuple[str | None, str | None], str]):
 
     MOST = 1_000
 
+    def __init__(self, safe: Safe) -> None:
+        super().__init__()
+        self._safe = safe
+
     def __missing__(self, found: tuple[str | None, str | None]) -> str:
         if len(self) >= self.MOST:
             self.clear()
         code, text = found
-        words = self[found] = _because(code, text) if code else ""
+        because = sentences.cause(code, text)
+        words = self[found] = self._safe(because["text"]) if because else ""
         return words
 
 
 def _lines_of(
-    zone: ZoneInfo, whole: bool
+    zone: ZoneInfo, safe: Safe, whole: Callable[[int], Any], seen: bool
 ) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
-    """How messages stand in the report."""
-    because, at, safe = _Causes(), reports.Seconds(zone), reports.safe_cell
+    """How messages stand in the report. `safe` makes a text harmless, `whole` a number ready to be written;
+    `seen`: with the numbers of people and their own cells."""
+    because, at = _Causes(safe), reports.Seconds(zone)
 
     def lines(name: str, messages: list[tuple[Any, ...]], cells: list[reports.Cells]) -> list[list[Any]]:
         return [
             [
-                phone if whole else filters.masked(phone),
+                phone if seen else filters.masked(phone),
                 status,
-                cause,
+                cause or "",
                 because[cause, words],
-                safe(identity) if identity and whole else "",  # that of WhatsApp holds the number
-                run,
+                safe(identity) if identity and seen else "",  # that of WhatsApp holds the number
+                whole(run),
                 name,
-                line,
+                whole(line),
                 at[sent],
                 at[delivered],
                 at[read],
                 at[lost],
-                *(map(safe, own) if whole else ()),
+                *(map(safe, own) if seen else ()),
             ]
             for (phone, status, cause, words, identity, run, line, sent, delivered, read, lost, _), own in zip(
                 messages, cells, strict=True
@@ -149,6 +175,10 @@ def csv_file(data: bytes, name: str) -> Response:
 
 
 def stream_csv(batches: Iterator[Iterable[list[Any]]], name: str, language: str) -> Response:
-    response = Response(stream_with_context(reports.csv_lines(batches, delimiter(language))), mimetype="text/csv")
+    return _file(reports.csv_lines(batches, delimiter(language)), name, "text/csv")
+
+
+def _file(pieces: Iterator[bytes], name: str, mime: str) -> Response:
+    response = Response(stream_with_context(pieces), mimetype=mime)
     response.headers["Content-Disposition"] = f"attachment; filename={name}"
     return response

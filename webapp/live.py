@@ -12,7 +12,7 @@ from flask import url_for
 from webapp import sentences
 from worker import broadcasts, clock, db, quiet, recipients, reports, watchdog
 from worker.models import Broadcast, RecipientFile, Run
-from worker.states import MESSAGE_STATUSES, TAKEN
+from worker.states import MESSAGE_STATUSES
 
 MEASURED = clock.MINUTE  # a speed is news for as long as it was measured over
 SHOWN_PROBLEMS = 50
@@ -25,11 +25,6 @@ def face(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: int | No
     if not broadcasts.is_completed(broadcast, numbers, finished_at):
         return "awaiting"
     return "uncertain" if numbers["uncertain"] else "finished"
-
-
-def sent(numbers: Mapping[str, int]) -> int:
-    """How many the provider has taken over, certainly or most likely."""
-    return sum(numbers[status] for status in TAKEN if status != "sending")
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class Live:
 
     @property
     def sent(self) -> int:
-        return sent(self.numbers)
+        return reports.taken(self.numbers)
 
     @property
     def gone(self) -> int:
@@ -192,7 +187,7 @@ class Item(NamedTuple):
 
     @property
     def sent(self) -> int:
-        return sent(self.numbers)
+        return reports.taken(self.numbers)
 
     @property
     def done(self) -> int:

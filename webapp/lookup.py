@@ -9,7 +9,7 @@ from flask_babel import get_locale
 
 from webapp import auth
 from worker import broadcasts, channels, phone, reports
-from worker.models import Broadcast, Channel, RecipientFile
+from worker.models import Broadcast, Channel, Conversation, RecipientFile
 from worker.settings import Settings
 
 ID_MAX = 2**62  # larger numbers do not fit into a column
@@ -47,6 +47,11 @@ def file(number: int, file_id: int) -> RecipientFile:
 
 def channel(number: int) -> Channel:
     found: Channel = _found(channels.living().where(Channel.id == min(number, ID_MAX)).first())
+    return found
+
+
+def conversation(number: int) -> Conversation:
+    found: Conversation = _found(Conversation.get_or_none(Conversation.id == min(number, ID_MAX)))
     return found
 
 

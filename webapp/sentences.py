@@ -40,7 +40,13 @@ def problem(found: Problem) -> str:
         "channel_unknown": _("There is no such channel"),
         "text_required": _("Enter the message text"),
         "text_empty": _("Enter the message text"),
-        "text_too_long": _("The text is too long"),
+        "text_too_long": _too_long(facts),
+        "too_many_segments": _("The text is too long: %(m)s SMS segments, up to %(max)s are possible", **facts),
+        "window_closed": _("The reply window is closed: send a template"),
+        "optout_unconfirmed": _("This person is on the stop list. Confirm that you want to answer anyway"),
+        "channel_gone": _("The channel has been deleted, nothing can be sent through it"),
+        "not_an_operator": _("This is nobody who may answer people"),
+        "too_many": _("Up to %(max)s are possible. Delete one first", **facts),
         "text_invalid": _("The text has a character that cannot be sent"),
         "text_bad_variable": _("A variable has no name: %(v)s", **facts),
         "text_unclosed": _("A variable is not closed: write {{ name }}"),
@@ -71,6 +77,7 @@ def problem(found: Problem) -> str:
         ),
         "canary_late": _("A canary is possible only before anything has been sent"),
         "has_report": _("It has sent messages and stays for its report"),
+        "cause_needs_who": _("A cause goes with “failed” or “undelivered” only"),
         "not_a_choice": _("Choose one of the offered values"),
         "not_a_boolean": _("Say yes or no"),
         "variables_invalid": _("The variables cannot be read"),
@@ -134,6 +141,12 @@ def problem(found: Problem) -> str:
         "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
+
+
+def _too_long(facts: Facts) -> str:
+    if not facts["m"]:
+        return str(_("The text is too long"))
+    return str(_("The text is too long: %(m)s characters, up to %(max)s are possible", **facts))
 
 
 def _slot_invalid(facts: Facts) -> str:
@@ -216,7 +229,7 @@ def cause(code: str | None, detail: str | None = None) -> dict[str, str] | None:
         return None
     found = causes.cause(code)
     text, advice = words.CAUSES[found.key]
-    shown = str(text) % {"text": logs.masked(detail or code)} if found.key == "unknown" else str(text)
+    shown = str(text) % {"text": logs.masked(detail or code)}
     return {"code": code, "text": shown, "who": str(words.WHO[found.who]), "advice": str(advice)}
 
 
@@ -378,6 +391,22 @@ def special(key: str, kind: str) -> str:
     return str(words.SPECIAL_SMS.get(key) or words.SPECIAL[key] if kind == "sms" else words.SPECIAL[key])
 
 
+def _effect(found: Event) -> str:
+    """What became of a report that did not move its message on."""
+    known = {
+        "kept": _("nothing new"),
+        "conflict": _("contradicts what is known, and changes nothing"),
+    }
+    return str(known.get(found.effect or "", ""))
+
+
+def _stop_event(found: Event) -> str:
+    reason = optout_reason(found.cause or "", found.detail or "") or "–"
+    if found.code == "remove":
+        return str(_("Taken off the stop list: %(reason)s", reason=reason))
+    return str(_("Put on the stop list: %(reason)s", reason=reason))
+
+
 def optout_reason(source: str, reason: str) -> str:
     """Why a number was put on the stop list or taken off: the words as they are, or what a code means."""
     if source != "provider" or not reason:
@@ -393,6 +422,8 @@ def event(found: Event) -> str:
     """One line of the story of a message."""
     if found.kind == "reply":
         return str(_("The person replied: “%(text)s”", text=found.detail or found.code))
+    if found.kind == "stop":
+        return _stop_event(found)
     if found.kind == "own" and found.code == "sending":
         return str(_("Taken from the queue"))
     label = str(words.MESSAGE_STATUSES[found.code].label if found.code in words.MESSAGE_STATUSES else found.code)
@@ -402,6 +433,8 @@ def event(found: Event) -> str:
         label = str(_("Delivery report: %(status)s", status=label.lower()))
     because = cause(found.cause, found.detail)
     detail = because["text"] if because else found.detail
+    more = [f"HTTP {found.http}" if found.http else "", _effect(found)]
+    tail = f" ({', '.join(filter(None, more))})" if any(more) else ""
     if detail and detail.startswith(label):
-        return detail  # the cause says all of it
-    return f"{label}: {detail}" if detail else label
+        return detail + tail  # the cause says all of it
+    return (f"{label}: {detail}" if detail else label) + tail

@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from webapp import auth, filters, sentences, sheet, words
+from webapp import auth, figures, filters, sentences, sheet, words
 from worker import (
     broadcasts,
     channel_health,
     channels,
     clock,
     direct,
+    inbox,
     optouts,
     recipients,
     rendering,
     reports,
+    statistics,
+    talk,
     watchdog,
 )
-from worker.models import Broadcast, Channel, MessageTemplate, OptOut, RecipientFile
+from worker.models import Attachment, Broadcast, Channel, Conversation, MessageTemplate, OptOut, RecipientFile, User
 from worker.preflight import Sheet
 from worker.preview import Preview
 from worker.providers import PROVIDERS
@@ -230,6 +233,33 @@ def message(row: reports.Row) -> dict[str, Any]:
     }
 
 
+def report(row: Broadcast, run: int | None, facts: statistics.Facts | None, due: bool) -> dict[str, Any]:
+    """The numbers of a report. What is counted from the rows may be older: `as_of` says when; `counting`: whether it
+    is being counted anew. Null while nothing has been counted yet."""
+    numbers = broadcasts.count(row, run)
+    price = reports.cost(row, numbers)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "run": run or "all",
+        "counters": numbers,
+        "rates": [
+            {"name": rate.key, "n": rate.part, "of": rate.whole, "share": round(rate.part / rate.whole, 6)}
+            for rate in figures.rates(row, numbers, facts.replied if facts else None)
+            if rate.whole
+        ],
+        "cost": price,
+        "currency": row.channel.currency if row.channel and price is not None else None,
+        "files": [{"id": one.id, "name": one.name, "counters": of} for one, of in reports.by_file(row, run)],
+        "causes": [
+            {"status": status, "n": n, "cause": sentences.cause(code)}
+            for status, code, n in (facts.causes if facts else [])
+        ],
+        "counting": due,
+        **statistics.as_json(facts),
+    }
+
+
 def preflight(row: Broadcast, found: Sheet) -> dict[str, Any]:
     lines = [sheet.line(row, item) for item in found.items]
     return {
@@ -288,3 +318,54 @@ def optout(row: optouts.Row | OptOut) -> dict[str, Any]:
         "source": row.source,
         "at": clock.iso(row.at),
     }
+
+
+def conversations(rows: Sequence[Conversation]) -> list[dict[str, Any]]:
+    """A page of conversations; channels and operators are looked up once."""
+    known = {c.id: c for c in Channel.select().where(Channel.id.in_({row.channel_id for row in rows}))}
+    people = {row.assignee_id for row in rows if row.assignee_id}
+    named = {u.id: u.email for u in User.select().where(User.id.in_(people))} if people else {}
+    return [_conversation(row, known[row.channel_id], named.get(row.assignee_id)) for row in rows]
+
+
+def _conversation(row: Conversation, channel: Channel, assignee: str | None) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "channel_id": row.channel_id,
+        "phone": row.phone,
+        "name": row.name,
+        "unread": row.unread,
+        "state": row.state,
+        "assignee": assignee,
+        "broadcast_id": row.broadcast_id,
+        "window_until": clock.iso(inbox.window_until(row, channel)),
+        "last_at": clock.iso(row.last_at),
+        "last_text": row.last_text,
+    }
+
+
+def whole_conversation(row: Conversation, page: talk.Page) -> dict[str, Any]:
+    """One conversation with a page of its messages; `earlier` is the cursor of those before."""
+    messages = [entry(one) for one in page.items]
+    return {**conversations([row])[0], "messages": messages, "earlier": page.earlier}
+
+
+def entry(one: talk.Entry) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "direction": one.direction,
+        "kind": one.kind,
+        "text": one.text,
+        "provider_id": one.provider_id,
+        "status": one.status,
+        "cause": sentences.cause(one.cause, one.cause_text),
+        "broadcast_id": one.broadcast_id,
+        "made_by": one.made_by or None,
+        "at": clock.iso(one.at),
+        "attachments": [_attachment(file) for file in one.files],
+    }
+
+
+def _attachment(row: Attachment) -> dict[str, Any]:
+    why = sentences.finding(row.cause or "", "") if row.state == "failed" else None
+    return {"id": row.id, "name": row.name, "mime": row.mime, "size": row.size, "state": row.state, "cause": why}

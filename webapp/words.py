@@ -20,6 +20,13 @@ class Word(NamedTuple):
     hint: LazyString | None = None
 
 
+class Deed(NamedTuple):
+    """What can be done for all with one cause: the button that asks, and the one that does."""
+
+    label: LazyString
+    act: LazyString
+
+
 class MenuItem(NamedTuple):
     label: LazyString
     path: str
@@ -61,6 +68,31 @@ PROVIDERS: dict[str, LazyString] = {
     "WABA sandbox": _l("WABA sandbox"),
     "SMS sandbox": _l("SMS sandbox"),
     "HTTP gateway": _l("HTTP gateway"),
+}
+
+INBOX_VIEWS: dict[str, LazyString] = {
+    "open": _l("Open"),
+    "new": _l("New"),
+    "mine": _l("Mine"),
+    "closed": _l("Closed"),
+    "all": _l("All conversations"),
+}
+
+# What a person sent when it has no words of its own.
+INBOUND_KINDS: dict[str, LazyString] = {
+    "text": _l("Empty message"),
+    "image": _l("Picture"),
+    "audio": _l("Audio message"),
+    "video": _l("Video"),
+    "document": _l("Document"),
+    "sticker": _l("Sticker"),
+    "location": _l("Place on the map"),
+    "contacts": _l("Contact card"),
+    "order": _l("Order"),
+    "button": _l("Pressed button"),
+    "interactive": _l("Filled-in form"),
+    "reaction": _l("Reaction taken back"),
+    "unsupported": _l("A message of a kind that cannot be shown here"),
 }
 
 KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
@@ -465,6 +497,13 @@ WHO: dict[str, LazyString] = {
     "passes": _l("it passes"),
 }
 
+# By the deeds of worker.causes.
+DEEDS: dict[str, Deed] = {
+    "again": Deed(_l("Send again to these"), _l("Send again to these")),
+    "sms": Deed(_l("Send by SMS"), _l("Make the draft")),
+    "stop": Deed(_l("Add to the stop list"), _l("Add to the stop list")),
+}
+
 # What one try to hand a message over came to, as the attempt table keeps it.
 OUTCOMES: dict[str, LazyString] = {
     "postponed": _l("Not sent, back in the queue"),
@@ -538,6 +577,7 @@ SPECIAL: dict[str, LazyString] = {
     "reply": _l("the person replies"),
     "stop": _l("the person replies STOP"),
     "paused": _l("the template is paused: the broadcast stops"),
+    "picture": _l("the person replies with a picture"),
     "sms_only": _l("not on WhatsApp, but an SMS arrives"),
 }
 SPECIAL_SMS: dict[str, LazyString] = {
@@ -545,6 +585,7 @@ SPECIAL_SMS: dict[str, LazyString] = {
     "marketing_cap": _l("refused by the operator"),
     "never_read": _l("delivered"),
     "paused": _l("the sender name is refused: the channel stops"),
+    "picture": _l("the person replies"),
     "sms_only": _l("delivered"),
 }
 
@@ -552,6 +593,7 @@ SPECIAL_SMS: dict[str, LazyString] = {
 CAUSES: dict[str, tuple[LazyString, LazyString]] = {
     "not_on_whatsapp": (_l("The number is not on WhatsApp or cannot receive this"), _l("Send an SMS")),
     "no_such_number": (_l("No such number"), _l("Correct the number in the file")),
+    "no_route": (_l("The provider has no way to this number"), _l("Use another channel, or ask the provider")),
     "phone_unreachable": (_l("The phone was off or out of reach for too long"), _l("Send again later")),
     "subscriber_barred": (_l("The subscriber is barred by the operator"), _l("Use another number of this person")),
     "undelivered": (_l("The operator could not deliver the message"), _l("Send again later")),
@@ -682,5 +724,6 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
         _l("Check the connection and send again"),
     ),
     "cancelled": (_l("The message was taken out of the queue"), _l("Nothing to do")),
+    "refused": (_l("The provider refused the message: “%(text)s”"), _l("Ask the provider")),
     "unknown": (_l("An answer we do not know: “%(text)s”"), _l("Ask the provider")),
 }

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from worker import (
+    attachments,
     broadcasts,
     clock,
     confirmations,
@@ -62,6 +63,7 @@ class WorkerProcess:
                 ("lines", self.sender.lines.keep, TICK),
                 ("leftovers", self._leftovers, TICK),
                 ("templates", self._templates, TICK),
+                *((f"attachments {n}", self._attachments, TICK) for n in (1, 2)),  # one may be slow
                 ("counters", self._check_counters, TICK),
                 ("retention", self._retain, TICK),
             )
@@ -137,6 +139,10 @@ class WorkerProcess:
                 tasks.run_sync_templates(channel_id)
             except Exception:
                 log.exception("channel %d: the templates cannot be fetched", channel_id)
+
+    def _attachments(self) -> None:
+        while attachments.fetch_due(self.settings, self.providers) and not self.stopping.is_set():
+            pass
 
     def _check_counters(self) -> None:
         if clock.monotonic() - self._checked > CHECK_EVERY:

@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import approvals, audit, canary, channels, clock, counters, db, quiet, rendering, sieve
-from worker.models import Broadcast, Channel, RecipientFile, Run
+from worker import approvals, audit, canary, channels, clock, counters, db, rendering, sieve
+from worker.forecast import forecast
+from worker.models import PROBLEM, Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
 from worker.problems import Problem as Problem
 from worker.settings import Settings
@@ -127,6 +128,20 @@ def _cleaned(settings: Settings, values: Mapping[str, Any], known: Broadcast | N
     if cleaner.problems:
         raise Invalid(cleaner.problems)
     return columns
+
+
+def check_template(
+    settings: Settings, channel: Channel, template: tuple[str, str], variables: Mapping[str, Any]
+) -> None:
+    """Whether a message of this template, by name and language, can be sent with these variables. Raises Invalid."""
+    chosen = dict(zip(("name", "language"), template, strict=True))
+    cleaner = _Cleaner(settings, {"template": chosen}, None, True)
+    if channel.kind == "waba":
+        cleaner._template(channel, variables)
+    else:
+        cleaner._bad("template", "template_needs_waba")
+    if cleaner.problems:
+        raise Invalid(cleaner.problems)
 
 
 class _Cleaner:
@@ -582,21 +597,15 @@ def end_time(
     begin: int, messages: int, per_minute: float, zone: str, hours: tuple[int | None, int | None] = (None, None)
 ) -> int:
     """When `messages` have left, in ms since the epoch. `hours`: the quiet ones there, in minutes after midnight."""
-    lasts, (quiet_from, quiet_to) = duration(messages, per_minute), hours
-    if quiet_from is None or quiet_to is None:
-        return begin + lasts
-    return quiet.after(begin, lasts, zone, quiet_from, quiet_to)
+    start, stop = hours
+    quiet = (start, stop) if start is not None and stop is not None else None
+    return forecast(begin, {zone: messages}, per_minute, quiet).end
 
 
 def effective_rate(broadcast: Broadcast) -> float:
     """Messages per minute after the channel's own pace is taken into account."""
     pace = broadcast.channel.per_second if broadcast.channel is not None else None
     return min(broadcast.rate_per_minute, pace * 60) if pace else broadcast.rate_per_minute
-
-
-def duration(messages: int, rate_per_minute: float) -> int:
-    """Milliseconds that `messages` take at this rate."""
-    return int(messages * 60_000 / rate_per_minute)
 
 
 def is_completed(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: int | None) -> bool:
@@ -611,13 +620,17 @@ def find(name: str = "", state: str = "", before: int | None = None, limit: int 
     """Broadcasts newest first, by a part of their name and their state; `before` is the last id seen."""
     query = Broadcast.select().where(Broadcast.kind != DIRECT).order_by(Broadcast.id.desc()).limit(limit)
     if name:
-        pattern = "%" + name.casefold().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
-        query = query.where(_folded(Broadcast.name, pattern))
+        query = query.where(_folded(Broadcast.name, like(name)))
     if state:
         query = query.where(Broadcast.state == state)
     if before is not None:
         query = query.where(Broadcast.id < before)
     return list(query)
+
+
+def like(name: str) -> str:
+    r"""The pattern that finds a part of a name in casefold(name) LIKE … ESCAPE '\'."""
+    return "%" + name.casefold().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
 
 
 @db.database.func("casefold")
@@ -713,12 +726,14 @@ def _take(broadcast: Broadcast, action: str, actor: str, **columns: Any) -> None
         channels.trust(broadcast.channel_id)
 
 
-def begin_run(broadcast_id: int, number: int, who: str = "everyone", copied: bool = True) -> None:
+def begin_run(
+    broadcast_id: int, number: int, who: str = "everyone", copied: bool = True, cause: str | None = None
+) -> None:
     """Note that a run has begun, inside the caller's transaction; a run that already began keeps its time."""
     known = Run.get_or_none((Run.broadcast == broadcast_id) & (Run.number == number))
     now = clock.now()
     if known is None:
-        Run.create(broadcast=broadcast_id, number=number, who=who, started_at=now, copied=copied)
+        Run.create(broadcast=broadcast_id, number=number, who=who, started_at=now, copied=copied, cause=cause)
     elif known.started_at is None:
         Run.update(started_at=now).where(Run.id == known.id).execute()
 
@@ -807,20 +822,23 @@ def cancel_queued(broadcast_id: int, run: int, file_id: int) -> int:
             return cancelled
 
 
-def restart(broadcast: Broadcast, who: str, actor: str) -> Broadcast:
+def restart(broadcast: Broadcast, who: str, actor: str, cause: str | None = None) -> Broadcast:
     """Send again as a new run; its rows are copied by `copy_run`, which can be repeated.
 
+    `cause`: only those of them who did not get it because of this; `who` is failed or undelivered then.
     Raises Invalid when the choice would send to nobody and NotAllowed when the state forbids it.
     """
     if who not in WHO:
         raise Invalid({"who": Problem("not_a_choice", {"choices": list(WHO)})})
+    if cause is not None and who not in AGAIN:
+        raise Invalid({"cause": Problem("cause_needs_who")})
     if broadcast.state not in BROADCAST["restart"].source:
         raise NotAllowed("restart", broadcast)
     if broadcast.channel is not None and broadcast.channel.state == channels.DELETED:
         raise Invalid({"channel_id": Problem("channel_deleted")})
     if any(file.state == "checking" for file in live_files(broadcast)):
         raise Invalid({"file_checking": Problem("file_checking")})
-    people = restart_numbers(broadcast)[who]
+    people = restart_numbers(broadcast, cause)[who]
     if people == 0:
         raise Invalid({"who": Problem("no_recipients")})
     if broadcast.texts_gone_at is not None:
@@ -829,41 +847,50 @@ def restart(broadcast: Broadcast, who: str, actor: str) -> Broadcast:
     with db.write():
         approvals.require(Broadcast.get_by_id(broadcast.id), people, number)
         _take(broadcast, "restart", actor, run=number, send_at=None, canary=None, **_NO_STOP)
-        begin_run(broadcast.id, number, who, copied=False)
+        begin_run(broadcast.id, number, who, copied=False, cause=cause)
     return Broadcast.get_by_id(broadcast.id)
 
 
-def restart_numbers(broadcast: Broadcast) -> dict[str, int]:
-    """How many each choice of a restart would reach."""
+def restart_numbers(broadcast: Broadcast, cause: str | None = None) -> dict[str, int]:
+    """How many each choice of a restart would reach; of failed and undelivered those with `cause` alone, if given."""
     live = [file for file in live_files(broadcast) if file.state == "ready"]
     fresh = sum(file.accepted for file in live if file.run == 0)
     numbers = {"everyone": sum(file.accepted for file in live), "new": fresh}
     for who, statuses in AGAIN.items():
-        numbers[who] = sum(_latest_count(broadcast, file, statuses) for file in live if file.run)
+        numbers[who] = sum(_latest_count(broadcast, file, statuses, cause) for file in live if file.run)
     return numbers
 
 
-_A_NUMBER = " AND m.phone LIKE '+%'"  # not the hash of somebody who was erased
+_A_NUMBER = " AND m.phone NOT LIKE '#%'"  # not the hash of somebody who was erased
 
 
-def _latest_count(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> int:
-    sql, parameters = _latest(broadcast, file, statuses)
+def _latest_count(
+    broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...], cause: str | None = None
+) -> int:
+    sql, parameters = latest(broadcast, file, statuses, cause)
     return int(db.value(f"SELECT COUNT(*) {sql}", parameters))
 
 
-def _latest(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> tuple[str, list[Any]]:
-    """FROM and WHERE for the rows of one file whose latest message has one of these statuses."""
-    runs = range(file.run, broadcast.run + 1)
+def latest(
+    broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...], cause: str | None = None
+) -> tuple[str, list[Any]]:
+    """FROM and WHERE for the rows `m` of one file whose latest message has one of these statuses, and `cause` if given.
+
+    Those who were reached by a later run are not among them.
+    """
+    runs = range(max(file.run, 1), broadcast.run + 1)
     later = " OR ".join(
         f"(m.run < {run} AND EXISTS (SELECT 1 FROM message n WHERE n.file_id = m.file_id"  # noqa: S608
         f" AND n.run = {run} AND n.line = m.line))"
         for run in runs[1:]
     )
     sql = (
-        f"FROM message m WHERE m.broadcast_id = ? AND m.run BETWEEN ? AND ? AND m.status IN {sql_list(statuses)}"
-        f" AND m.file_id = ?{_A_NUMBER}" + (f" AND NOT ({later})" if later else "")
+        f"FROM message m WHERE m.broadcast_id = ? AND m.run IN ({', '.join(map(str, runs)) or 0})"
+        f" AND m.{PROBLEM} AND m.status IN {sql_list(statuses)} AND m.file_id = ?{_A_NUMBER}"
     )
-    return sql, [broadcast.id, file.run, broadcast.run, file.id]
+    sql += f" AND NOT ({later})" if later else ""
+    sql += " AND m.cause = ?" if cause else ""
+    return sql, [broadcast.id, file.id, *([cause] if cause else [])]
 
 
 def copy_run(broadcast_id: int, step: int = 2_000) -> None:
@@ -882,7 +909,7 @@ def copy_run(broadcast_id: int, step: int = 2_000) -> None:
             if run.who in ("everyone", "new"):
                 _adopt(broadcast, file, step)
         elif run.who != "new":
-            _copy_file(broadcast, file, run.who, step)
+            _copy_file(broadcast, file, run.who, run.cause, step)
     with db.write():
         Run.update(copied=True).where(Run.id == run.id).execute()
 
@@ -919,12 +946,13 @@ def _adopt(broadcast: Broadcast, file: RecipientFile, step: int) -> None:
                 return
 
 
-def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, step: int) -> None:
+def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, cause: str | None, step: int) -> None:
     """Copy one file's rows into the current run as queued, in the order of their lines."""
     if who == "everyone":
         source, parameters = f"FROM message m WHERE m.file_id = ? AND m.run = ?{_A_NUMBER}", [file.id, file.run]
     else:
-        source, parameters = _latest_before(broadcast, file, AGAIN[who])
+        before = Broadcast(id=broadcast.id, run=broadcast.run - 1)  # without the current run, which is being made
+        source, parameters = latest(before, file, AGAIN[who], cause)
     line = -1
     while True:
         with db.write():
@@ -946,12 +974,6 @@ def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, step: int) -
             ).rowcount
             counters.add({(broadcast.id, broadcast.run, file.id, "queued"): made})
             line = last
-
-
-def _latest_before(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> tuple[str, list[Any]]:
-    """As `_latest`, looking only at the runs before the current one, which is being made."""
-    before = Broadcast(id=broadcast.id, run=broadcast.run - 1)
-    return _latest(before, file, statuses)
 
 
 def start_due() -> list[int]:
@@ -1012,6 +1034,7 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             .exists()
         ):
             db.execute("DELETE FROM counter WHERE broadcast_id = ?", [broadcast.id])
+            db.execute("DELETE FROM snapshot WHERE broadcast_id = ?", [broadcast.id])
             db.execute("DELETE FROM overlap WHERE broadcast_id = ?", [broadcast.id])
             # The next broadcast may get its number.
             db.execute("UPDATE direct SET about_id = NULL WHERE about_id = ?", [broadcast.id])

@@ -52,6 +52,7 @@ def open_database(settings: Settings) -> None:
     """Point the handle at the data folder of `settings`, creating the folder with mode 0700."""
     make_private(settings.data)
     make_private(settings.uploads)
+    make_private(settings.media)
     close()
     database.init(str(settings.database_path), pragmas=PRAGMAS)
     if not settings.database_path.exists():

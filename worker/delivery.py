@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from worker import audit, broadcasts, causes, channels, clock, counters, db, hashes, optouts, proofs, vault
+from worker import audit, broadcasts, causes, channels, clock, counters, db, hashes, inbox, optouts, proofs, vault
 from worker.locks import is_alive
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
@@ -547,6 +547,7 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
         ],
     ).fetchone()
     if made is not None and item.phone:
+        inbox.receive(channel_id, made[0], item, answered, at)
         optouts.heed(item.phone, item.text, item.payload or "", channel_id, at)
 
 

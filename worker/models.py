@@ -336,6 +336,8 @@ class Message(Table):
 
 # What people filter by and what is few; the many (queued, sent, delivered, read) need no index.
 PROBLEMS = ("held", "undelivered", "failed", "uncertain", "skipped", "cancelled")
+# SQLite takes the partial index of the problems only for these very words; one status of them is not enough.
+PROBLEM = "status IN (" + ", ".join(f"'{status}'" for status in sorted(PROBLEMS)) + ")"
 
 Message.add_index(
     Message.index(Message.file_id, Message.run, Message.not_before, Message.id, name="message_queue").where(
@@ -346,8 +348,9 @@ Message.add_index(
     Message.index(Message.owner, Message.lease_until, name="message_sending").where(SQL("status = 'sending'"))
 )
 Message.add_index(
-    Message.index(
-        Message.broadcast_id, Message.run, Message.status, Message.file_id, Message.line, name="message_problem"
+    Message.index(  # the cause comes last: groups and filters by it need no look at the rows
+        *(Message.broadcast_id, Message.run, Message.status, Message.file_id, Message.line, Message.cause),
+        name="message_problem",
     ).where(SQL(f"status IN {sql_list(PROBLEMS)}"))
 )
 Message.add_index(Message.index(Message.phone, Message.id, name="message_phone").where(SQL("status <> 'queued'")))
@@ -468,7 +471,7 @@ class Inbound(Table):
     class Meta:
         indexes = (
             (("channel_id", "provider_id"), True),
-            (("conversation_id", "id"), False),
+            (("conversation_id", "at", "id"), False),
         )
 
 
@@ -572,7 +575,7 @@ class Conversation(Table):
     closed_at = BigIntegerField(null=True)
 
     class Meta:
-        indexes = ((("channel_id", "phone"), True), (("state", "last_at", "id"), False))
+        indexes = ((("channel_id", "phone"), True), (("state", "last_at", "id"), False), (("last_at", "id"), False))
 
 
 Conversation.add_index(Conversation.index(Conversation.last_at, name="conversation_unread").where(SQL("unread > 0")))

@@ -103,8 +103,8 @@ def paste(text: str, region: str, actor: str, *, reason: str = "", scope: str = 
         for part in line.replace(";", ",").split(",")
     ]
     if not any(parser.parse(row[0]).e164 for _, row in numbered):
-        typed = text.strip()
-        raise Invalid({"phones": Problem("phone_invalid", {"v": typed[:VALUE_MAX]} if typed else {})})
+        typed = text.strip()[:VALUE_MAX]
+        raise Invalid({"phones": Problem("phone_invalid", {"v": typed}) if typed else Problem("phone_missing")})
     return _List(Head(["phone"], 0, 0), parser, reason.strip(), scope).put(iter(numbered), optouts.PERSON, actor)
 
 

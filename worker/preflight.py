@@ -192,7 +192,7 @@ class _Look:
         return (None if many is None else round(many * one.price, 2)), one.currency
 
     def _numbers(self) -> dict[str, Any]:
-        long, found, one = self.lengths, self.found, self.zones
+        long, found, zones = self.lengths, self.found, self.zones
         room = min(self.rooms, key=lambda room: room.left, default=None)
         return {
             "recipients": self.queued,
@@ -209,7 +209,7 @@ class _Look:
             "daily_limit": room.limit if room else None,
             "daily_left": room.left if room else None,
             "waiting": self.ahead.waiting if self.hours else 0,
-            "zones": {source: sum(names.values()) for source, names in one.items()} if one is not None else None,
+            "zones": {source: names.total() for source, names in zones.items()} if zones is not None else None,
             "rate_per_minute": round(broadcasts.effective_rate(self.row), 2),
         }
 
@@ -275,7 +275,7 @@ class _Look:
             if self.zones is None:
                 yield Item("zones_unknown", INFO, {"zone": row.timezone}, "recipients")
             else:
-                counts = {source: sum(names.values()) for source, names in self.zones.items()}
+                counts = {source: names.total() for source, names in self.zones.items()}
                 yield Item("zones", INFO, {**counts, "zone": row.timezone})
         for room in self.rooms:
             over = max(0, self.queued - room.left)

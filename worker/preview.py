@@ -53,6 +53,11 @@ class Preview:
         return segments.count(self.text) if self.rendered.template is None else None
 
     @property
+    def foreign(self) -> list[str]:
+        """The few characters that force an SMS into UCS-2."""
+        return list(dict.fromkeys(segments.few_foreign(self.text))) if self.rendered.template is None else []
+
+    @property
     def parts(self) -> list[str]:
         return segments.split(self.text) if self.rendered.template is None else []
 

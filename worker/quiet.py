@@ -106,25 +106,6 @@ def held_until(now_ms: int, zone_name: str, quiet_from: int, quiet_to: int) -> i
     return first if first > now_ms else clock.of_local(end.replace(fold=1), place)
 
 
-def after(begin: int, lasts: int, zone_name: str, quiet_from: int, quiet_to: int) -> int:
-    """When work that takes `lasts` ms is done that rests in the quiet hours of this zone, begun at `begin` (ms)."""
-    place = _place(zone_name)
-    awake = (DAY - (quiet_to - quiet_from) % DAY) * clock.MINUTE
-    if quiet_from == quiet_to:
-        return begin + lasts
-    days, lasts = divmod(lasts, awake)
-    local = clock.utc(begin).astimezone(place).replace(tzinfo=None)
-    at = clock.of_local(local + timedelta(days=days), place)
-    while True:
-        at = held_until(at, zone_name, quiet_from, quiet_to) or at
-        local = clock.utc(at).astimezone(place).replace(tzinfo=None)
-        night = local.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(minutes=quiet_from)
-        falls = clock.of_local(night if night > local else night + timedelta(days=1), place)
-        if at + lasts <= falls:
-            return at + lasts
-        at, lasts = falls, lasts - (falls - at)
-
-
 @cache
 def _place(name: str) -> tzinfo:
     """The zone of this name; "UTC+5:30" is a name as well."""

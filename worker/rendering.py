@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -322,6 +323,36 @@ def waba_content(
     }
     named = parameter_format == "NAMED"
     return Content(_columns(values.values()), (), (name, language), components, named, values, category)
+
+
+def as_text(content: Content) -> str:
+    """The message as the text of an SMS with the same values; "" where it cannot be written so."""
+    if content.template is None:
+        return ""
+    written = {slot: _written(value) for slot, value in content.values.items()}
+    texts = {c.get("type"): str(c.get("text") or "") for c in content.components}
+    lines = [
+        _POSITIONAL.sub(partial(_value_of, f"{part.lower()}.", written), texts[part])
+        for part in ("HEADER", "BODY", "FOOTER")
+        if texts.get(part)
+    ]
+    text = "\n".join(lines)
+    known = {column_key(name) for name in content.columns}
+    try:
+        return text if {column_key(name) for name in parse_text(text).variables} <= known else ""
+    except TextError:
+        return ""
+
+
+def _value_of(part: str, written: Mapping[str, str], found: re.Match[str]) -> str:
+    return written.get(part + found.group(1), "")
+
+
+def _written(value: Value) -> str:
+    """A value as it is written in the text of an SMS."""
+    if not value.column:
+        return value.text
+    return f"{{{{ {value.column}{f' | {value.fallback}' if value.fallback else ''} }}}}"
 
 
 def _getter(value: Value, places: Mapping[str, int], required: bool = True) -> Getter:

@@ -149,7 +149,7 @@ _FORGET_WORDS = (
     "UPDATE attempt SET detail = NULL WHERE message_id IN (SELECT value FROM json_each(?)) AND detail IS NOT NULL",
     "UPDATE delivery_report SET detail = NULL WHERE message_id IN (SELECT value FROM json_each(?))",
 )
-_NUMBERS_OF = "SELECT id, phone FROM message WHERE id IN (SELECT value FROM json_each(?)) AND phone LIKE '+%'"
+_NUMBERS_OF = "SELECT id, phone FROM message WHERE id IN (SELECT value FROM json_each(?)) AND phone NOT LIKE '#%'"
 _FORGET_NAMES = (
     "UPDATE delivery_report SET provider_id = NULL, also = NULL WHERE message_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM part WHERE message_id IN (SELECT value FROM json_each(?))",
@@ -257,13 +257,8 @@ def forget_inbox(settings: Settings, phone: str, before: int) -> Removed:
         ).rowcount
     for _id, path in files:
         if path:
-            (media_folder(settings) / path).unlink(missing_ok=True)
+            (settings.media / path).unlink(missing_ok=True)
     return {**removed, "attachments": len(files)}
-
-
-def media_folder(settings: Settings) -> Path:
-    """Where files lie that came with people's messages."""
-    return settings.data / "media"
 
 
 def _audit(settings: Settings, before: int) -> Iterator[Removed]:

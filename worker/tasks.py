@@ -14,7 +14,7 @@ from typing import Any
 
 from huey import SqliteHuey
 
-from worker import broadcasts, channels, db, hashes, overlap, recipients
+from worker import broadcasts, channels, db, hashes, overlap, recipients, statistics
 from worker.models import Broadcast, RecipientFile
 from worker.providers.base import SendError
 from worker.settings import Settings
@@ -77,6 +77,11 @@ def sync_templates(channel_id: int) -> None:
     _nudge(_sync_templates, channel_id)
 
 
+def count_report(broadcast_id: int, run: int | None) -> None:
+    """Have the facts of a large report counted; whoever looks asks again, so a lost nudge costs seconds."""
+    _nudge(_count_report, broadcast_id, run or statistics.ALL_RUNS)
+
+
 def copy_run(broadcast_id: int) -> None:
     """Have the rows of a restarted run made."""
     _nudge(_copy_run, broadcast_id)
@@ -108,6 +113,12 @@ def _copy_run(broadcast_id: int) -> None:
         if Broadcast.get_or_none(Broadcast.id == broadcast_id) is not None:
             broadcasts.copy_run(broadcast_id)
     _Process.on_wake()
+
+
+@huey.task(name="count_report")  # type: ignore[untyped-decorator]
+def _count_report(broadcast_id: int, run: int) -> None:
+    with db.connection():
+        statistics.renew(broadcast_id, run)
 
 
 @huey.task(name="count_overlap")  # type: ignore[untyped-decorator]

@@ -80,7 +80,7 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
     page.click("dialog[open] .button-primary")
     page.wait_for_selector("#live a[href$='/restart']", timeout=60_000)
     one.shot("finished")
-    page.click("text=Отчёт")
+    page.click(".page-actions >> text=Отчёт")
     page.wait_for_url(re.compile("/report$"))
     page.wait_for_selector("text=Оператор не пропустил сообщение")
     one.shot("report")
@@ -99,6 +99,7 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
 
 PAGES = (
     *("/broadcasts", "/broadcasts?name=zzz", "/broadcasts/new", "/broadcasts/1", "/broadcasts/1/edit"),
+    *("/reports", "/broadcasts/1/causes/again?cause=sms_rejected"),
     *("/broadcasts/1/report", "/broadcasts/1/restart", "/broadcasts/1/messages/2", "/broadcasts/1/files/1/delete"),
     *("/channels", "/channels/1", "/channels/2", "/channels/new", "/channels/new?provider=whatsapp_cloud"),
     *("/channels/1/edit", "/channels/1/off", "/channels/1/delete", "/settings", "/no-such-page"),
@@ -152,7 +153,7 @@ def test_the_whole_way_without_javascript(window: Opener) -> None:
     page.check("input[name=how][value=remove]")
     page.click("text=Удалить файл >> nth=-1")
     assert page.query_selector("#files .file") is None
-    page.click("text=Отчёт")
+    page.click(".page-actions >> text=Отчёт")
     one.shot("report")
     assert page.query_selector("text=Такого номера нет") is not None
 

@@ -171,7 +171,7 @@ def test_steps_lead_on_without_javascript(sender: Browser, draft: Broadcast) -> 
 
 def test_a_template_has_its_head_its_marks_and_its_buttons(sender: Browser, waba: Broadcast) -> None:
     part = sender.partial(f"/broadcasts/{waba.id}/preview", headers=EN).text
-    assert "<strong>Hi</strong> &lt;b&gt;Ann&lt;/b&gt;" in part
+    assert '<span class="said-bold ">Hi</span> &lt;b&gt;Ann&lt;/b&gt;' in part
     for text in ("Picture", "https://example.org/a.png", "Bye", "Open", "https://example.org/x"):
         assert text in part
 

@@ -276,12 +276,15 @@ def test_every_page_is_read_through_an_index(database: Settings, monkeypatch: py
 
 
 def test_whoever_is_on_the_list_is_skipped_also_when_their_message_was_queued_before(
-    sms: Channel, settings: Settings
+    sms: Channel, settings: Settings, clock: Clock
 ) -> None:
     broadcast = make.broadcast(channel=sms, state="running", rate_per_minute=60_000)
     first, second = make.messages(make.file(broadcast), "queued", "queued")
     optouts.add(first.phone, "asked", "anna")
-    jobs = Sender(settings, 1)._turn([])
+    sender, jobs = Sender(settings, 1), []
+    for _turn in range(3):
+        jobs += sender._turn([])
+        clock.tick(seconds=1)
     assert [job.id for job in jobs] == [second.id]
     skipped = Message.get_by_id(first.id)
     assert (skipped.status, skipped.cause) == ("skipped", "opted_out")

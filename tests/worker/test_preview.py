@@ -82,6 +82,12 @@ def test_what_cannot_be_shown_says_why(row: Broadcast) -> None:
     assert code(make.broadcast()) == "no_recipients"
 
 
+def test_only_few_foreign_characters_are_worth_a_hint(row: Broadcast) -> None:
+    for text, foreign in (("Your parcel “A” waits", ["“", "”"]), ("Здравствуйте", []), ("Plain", [])):
+        Broadcast.update(text=text).execute()
+        assert preview.find(Broadcast.get_by_id(row.id)).foreign == foreign
+
+
 def test_a_long_sms_is_shown_in_its_parts(row: Broadcast) -> None:
     Broadcast.update(text="Hi {{name|friend}} " + "я" * 70).execute()
     found = preview.find(Broadcast.get_by_id(row.id))

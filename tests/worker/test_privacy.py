@@ -89,8 +89,8 @@ def planted(database: Settings, clock: Clock) -> Message:
     InboundPart.create(
         channel_id=1, provider_id="p", phone=PHONE, reference="1", n=1, total=2, text=WORD, at=now, received_at=now
     )
-    folder = retention.media_folder(database)
-    folder.mkdir()
+    folder = database.media
+    folder.mkdir(exist_ok=True)
     (folder / "picture").write_text(WORD)
     Attachment.create(
         inbound_id=inbound.id, channel_id=1, media_id=FIGURES, mime="x", name=WORD, path="picture", at=now

@@ -173,7 +173,7 @@ def conversation(phone: str, at: int) -> Conversation:
 
 def test_old_conversations_go_with_their_files_and_answers(database: Settings, clock: Clock) -> None:
     only(inbox=365)
-    old, folder = clock.now(), retention.media_folder(database)
+    old, folder = clock.now(), database.media
     folder.mkdir(exist_ok=True)
     for phone in ("+79000000001", "+79000000002"):
         (folder / phone[1:]).write_text("picture")

@@ -22,6 +22,7 @@ from worker import (
     channels,
     delivery,
     direct,
+    inbox,
     media,
     optouts,
     phone,
@@ -29,13 +30,16 @@ from worker import (
     recipients,
     reports,
     segments,
+    statistics,
+    talk,
     tasks,
     vault,
 )
-from worker.models import Broadcast, Channel, MessageTemplate
+from worker.models import Broadcast, Channel, Conversation, MessageTemplate
 from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
 from worker.providers.base import REFUSED, SendError
+from worker.states import MESSAGE_STATUSES
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -322,12 +326,13 @@ def broadcast_delete(number: int) -> tuple[str, int]:
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
     given = _json() if request.get_data() else {}
-    taken = {"restart": frozenset({"who"}), "start": frozenset({"canary", "pick"})}
+    taken = {"restart": frozenset({"who", "cause"}), "start": frozenset({"canary", "pick"})}
     given = _known(given, taken.get(action, frozenset()))
-    who, first, pick = str(given.get("who", "everyone")), given.get("canary"), str(given.get("pick", canary.FIRST))
+    first = given.get("canary")
     if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 1):
         raise Invalid({"canary": Problem("canary_range", {"max": canary.MAX})})
-    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who, first, pick)
+    chosen = {name: str(given[name]) for name in ("who", "cause", "pick") if given.get(name) is not None}
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, first=first, **chosen)
     return jsonify(shapes.broadcast(row))
 
 
@@ -391,18 +396,36 @@ def broadcast_test(number: int) -> tuple[Response, int]:
 @role("viewer")
 def broadcast_messages(number: int) -> Response:
     row = lookup.broadcast(number)
-    chosen = reports.Filter(
+    try:
+        page = reports.messages(row, _chosen(row), request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify({"items": [shapes.message(item) for item in page.items], "next": page.next})
+
+
+def _chosen(row: Broadcast) -> reports.Filter:
+    """The messages that the address asks for."""
+    status = request.args.get("status", "")
+    if status and status not in MESSAGE_STATUSES:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={"status": ""})
+    return reports.Filter(
         run=_run(row.run),
-        status=request.args.get("status", ""),
+        status=status,
         cause=request.args.get("cause", ""),
         file_id=_number("file"),
         phone=lookup.phone_filter(),
     )
-    try:
-        page = reports.messages(row, chosen, request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
-    except ValueError as error:
-        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
-    return jsonify({"items": [shapes.message(item) for item in page.items], "next": page.next})
+
+
+@api.get("/broadcasts/<int:number>/report")
+@role("viewer")
+def broadcast_figures(number: int) -> Response:
+    row = lookup.broadcast(number)
+    run = _run(row.run)
+    facts, due = statistics.facts(row, run)
+    if due:
+        tasks.count_report(row.id, run)
+    return jsonify(shapes.report(row, run, facts, due))
 
 
 @api.get("/broadcasts/<int:number>/report.csv")
@@ -410,7 +433,15 @@ def broadcast_messages(number: int) -> Response:
 @limited("export")
 def broadcast_report(number: int) -> Response:
     row = lookup.broadcast(number)
-    return exports.report_csv(row, _run(row.run), lookup.language())
+    return exports.report_csv(row, _chosen(row), lookup.language())
+
+
+@api.get("/broadcasts/<int:number>/report.xlsx")
+@role("viewer")
+@limited("export")
+def broadcast_workbook(number: int) -> Response:
+    row = lookup.broadcast(number)
+    return exports.report_xlsx(row, _chosen(row))
 
 
 @api.get("/broadcasts/<int:number>/sample.csv")
@@ -538,3 +569,94 @@ def optout_remove(number: int) -> tuple[str, int]:
 @role("admin")
 def optout_export() -> Response:
     return exports.optouts_csv(lookup.settings(), lookup.language(), me().name)
+
+
+# --- the inbox --------------------------------------------------------------------------------------
+
+
+@api.get("/conversations")
+@role("sender")
+def conversation_list() -> Response:
+    chosen = inbox.Filter(
+        unread=request.args.get("unread", "").lower() in ("1", "true", "yes"),
+        assignee_id=_operator(request.args.get("assignee", "")),
+        state=request.args.get("state", ""),
+        channel_id=_number("channel_id"),
+        broadcast_id=_number("broadcast_id"),
+        q=request.args.get("q", "")[:200],
+    )
+    try:
+        page = inbox.find(chosen, request.args.get("after", ""), _number("limit", inbox.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify({"items": shapes.conversations(page.items), "next": page.next})
+
+
+def _operator(email: str) -> int | None:
+    """The operator with this e-mail; -1, which is nobody's number, when there is none."""
+    if not email:
+        return None
+    return next((user.id for user in inbox.operators() if user.email == email), -1)
+
+
+@api.get("/conversations/<int:number>")
+@role("sender")
+def conversation_one(number: int) -> Response:
+    return _conversation(lookup.conversation(number))
+
+
+def _conversation(row: Conversation) -> Response:
+    try:
+        page = talk.page(row, request.args.get("before", "")[:200], _number("limit", talk.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify(shapes.whole_conversation(row, page))
+
+
+@api.post("/conversations/<int:number>/messages")
+@role("sender")
+def conversation_answer(number: int) -> tuple[Response, int]:
+    """An Idempotency-Key makes a repeated request harmless."""
+    row = lookup.conversation(number)
+    given = _known(_json(), frozenset({"text", "template", "variables", "confirm_optout"}))
+    made = inbox.answer(lookup.settings(), row, _answer(given), me().name)
+    tasks.wake(0)
+    return jsonify(shapes.entry(talk.answer(made.id))), 201
+
+
+def _answer(given: Mapping[str, Any]) -> inbox.Given:
+    text, template, variables = given.get("text") or "", given.get("template"), given.get("variables") or {}
+    if not isinstance(text, str):
+        raise Invalid({"text": Problem("text_invalid")})
+    if template is not None and not isinstance(template, Mapping):
+        raise Invalid({"template": Problem("template_required")})
+    if not isinstance(variables, Mapping):
+        raise Invalid({"variables": Problem("variables_invalid")})
+    values = {
+        str(slot): str((one.get("value") or "") if isinstance(one, Mapping) else one) for slot, one in variables.items()
+    }
+    pair = None if template is None else (str(template.get("name", "")), str(template.get("language", "")))
+    key = request.headers.get("Idempotency-Key", "")
+    return inbox.Given(text, pair, values, given.get("confirm_optout") is True, f"api-{key}" if key else "")
+
+
+@api.post("/conversations/<int:number>/<any(close, reopen, read):action>")
+@role("sender")
+def conversation_act(number: int, action: str) -> Response:
+    row = lookup.conversation(number)
+    if action == "read":
+        inbox.read(row)
+    else:
+        (inbox.close if action == "close" else inbox.reopen)(row, me().name)
+    return _conversation(lookup.conversation(number))
+
+
+@api.post("/conversations/<int:number>/assign")
+@role("sender")
+def conversation_assign(number: int) -> Response:
+    """To whoever asks, to `user`, or with null to nobody."""
+    row = lookup.conversation(number)
+    given = _known(_json(), frozenset({"user"})) if request.get_data() else {}
+    user = given.get("user", me().name)
+    inbox.assign(row, None if user is None else str(user), me().name)
+    return _conversation(lookup.conversation(number))

@@ -14,7 +14,7 @@ from webapp.auth import me, my_user, require_confirmed, role
 from webapp.forms.broadcast import BroadcastForm
 from webapp.limits import limited
 from webapp.sandbox import MAGIC
-from worker import approvals, canary, channels, clock, direct, recipients, segments, tasks
+from worker import approvals, canary, channels, clock, direct, recipients, reports, segments, tasks
 from worker import broadcasts as use
 from worker import preview as previews
 from worker.models import Broadcast, Channel, RecipientFile
@@ -288,7 +288,7 @@ def _approval(row: Broadcast) -> dict[str, Any] | None:
 
 def _lost(row: Broadcast) -> list[tuple[str, int]]:
     """Why a canary did not reach everybody: the cause in words, and how many it kept back."""
-    found = glances.causes(row, row.run, use.count(row, row.run))
+    found = reports.cause_groups(row, row.run)  # of no more than a canary has
     told = [(sentences.cause(code), n) for _status, code, n in found]
     return [(cause["text"] if cause else "", n) for cause, n in told]
 
