@@ -84,13 +84,17 @@ def asker(house: Flask, users: dict[str, User], api: dict[str, dict[str, str]]) 
     def ask(route: Route, role: str, number: int = 1) -> TestResponse:
         if route.of_api:
             body = {"json": {}} if route.method in auth.UNSAFE else {}
-            return house.test_client().open(route.path(number), method=route.method, headers=api[role], **body)
+            return house.test_client().open(
+                route.path(number), method=route.method, headers=api[role], **body, buffered=True
+            )
         if route.method not in auth.UNSAFE:
             browser = browsers.get(role) or browsers.setdefault(role, signed_in(house, users[role]))
-            return browser.client.open(route.path(number), method=route.method)
+            return browser.client.open(route.path(number), method=route.method, buffered=True)
         browsers.pop(role, None)  # a deed may end the login session
         browser = signed_in(house, users[role])
-        return browser.client.open(route.path(number), method=route.method, headers={"X-CSRFToken": browser.csrf()})
+        return browser.client.open(
+            route.path(number), method=route.method, headers={"X-CSRFToken": browser.csrf()}, buffered=True
+        )
 
     return ask
 
@@ -105,7 +109,7 @@ def closed(app: Flask) -> list[Route]:
 def test_strangers_are_sent_away(house: Flask) -> None:
     wrong = []
     for route in closed(house):
-        answer = Browser(house).client.open(route.path(), method=route.method)
+        answer = Browser(house).client.open(route.path(), method=route.method, buffered=True)
         good = answer.status_code == 401 if route.of_api else answer.headers.get("Location", "").startswith("/login")
         if not good:
             wrong.append((route, answer.status_code))
@@ -140,7 +144,7 @@ def test_no_change_without_the_right_csrf_token(house: Flask, users: dict[str, U
         for sent in (
             ({"data": {"csrf_token": given}}, {"headers": {"X-CSRFToken": given}}) if given is not None else ({},)
         ):
-            answer = browser.client.open(route.path(), method=route.method, **sent)
+            answer = browser.client.open(route.path(), method=route.method, **sent, buffered=True)
             if answer.status_code != 400:
                 wrong.append((route, answer.status_code))
     assert wrong == []
@@ -210,7 +214,7 @@ def test_a_person_shut_out_is_out_everywhere(house: Flask, users: dict[str, User
     people.deactivate(users["admin"].id, actor="boss@example.org")
     for route in closed(house):
         if not route.of_api:
-            answer = browser.client.open(route.path(), method=route.method)
+            answer = browser.client.open(route.path(), method=route.method, buffered=True)
             assert answer.headers.get("Location", "").startswith("/login"), route
 
 
@@ -219,7 +223,7 @@ def test_other_methods_do_nothing(house: Flask, users: dict[str, User], method: 
     before = dump()
     for route in routes(house):
         browser = signed_in(house, users["admin"])
-        answer = browser.client.open(route.path(), method=method)
+        answer = browser.client.open(route.path(), method=method, buffered=True)
         assert answer.status_code != 500, (route, method)
         if method in ("TRACE", "PROPFIND"):
             assert answer.status_code in (404, 405), (route, method)
