@@ -27,6 +27,7 @@ from webapp import (
     glance,
     htmx,
     limits,
+    packing,
     pages,
     polls,
     prefs,
@@ -105,6 +106,7 @@ def build(settings: Settings | None = None) -> Flask:
     app.before_request(check_host)
     app.before_request(open_connection)
     app.teardown_request(connection.leave)
+    app.after_request(packing.pack)
     app.after_request(protect)
     auth.init_app(app)
     errors.init_app(app)
@@ -127,6 +129,7 @@ def _teach_jinja(app: Flask) -> None:
         settings_menu=prefs.settings_menu,
         in_settings=prefs.in_settings,
         theme=prefs.theme,
+        shortcuts=prefs.shortcuts,
         language=lambda: str(get_locale()),
         settings=app.extensions["molva"].settings,
         unread_number=inbox.unread_number,

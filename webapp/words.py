@@ -494,6 +494,8 @@ def audit_action(action: str) -> LazyString | str:
 
 LANGUAGES: dict[str, str] = {"ru": "Русский", "en": "English"}
 
+SHORTCUTS: dict[str, LazyString] = {"on": _l("on"), "off": _l("off")}
+
 THEMES: dict[str, LazyString] = {
     "light": _l("light"),
     "dark": _l("dark"),

@@ -454,3 +454,54 @@ def test_a_canary_that_a_person_stopped_is_resumed_as_one(sender: Browser, long_
     assert "Left of its canary: 7" in sender.page(f"{url}/resume", headers=EN)
     sender.post(f"{url}/resume")
     assert Broadcast.get_by_id(long_draft.id).canary == 7
+
+
+# --- the form saves itself
+
+
+def seen(page: str) -> str:
+    found = re.search(r'name="seen" value="(\d*)"', page)
+    assert found
+    return found[1]
+
+
+def test_what_is_typed_becomes_a_draft_by_itself(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    given = {**FORM, "form_token": "t" * 22, "text": "Hi {{", "seen": ""}
+    saved = sender.post("/broadcasts/form/draft", given, htmx=True, headers={"Accept-Language": "en"})
+    row = Broadcast.get()
+    assert saved.headers["HX-Replace-Url"] == f"/broadcasts/{row.id}/edit"
+    assert "without what cannot be used yet" in saved.text and (row.name, row.text) == ("Sale", None)
+    again = {**given, "text": "Hi", "seen": seen(saved.text)}
+    saved = sender.post("/broadcasts/form/draft", again, htmx=True, headers={"Accept-Language": "en"})
+    assert re.search(r">Saved [\d:]+", saved.text) and Broadcast.get().text == "Hi"
+    last = sender.post("/broadcasts/new", {**again, "text": "Hi there"})
+    assert last.status_code == 303 and Broadcast.get().text == "Hi there"
+
+
+def test_what_saves_itself_never_overtakes_a_person(sender: Browser, draft: Broadcast) -> None:
+    page = sender.page(f"/broadcasts/{draft.id}/edit")
+    given = {**FORM, "id": str(draft.id), "seen": seen(page), "rate_per_minute": "61"}
+    broadcasts.update(Settings(), draft, {"rate_per_minute": 600}, "somebody else")
+    assert sender.post("/broadcasts/form/draft", given, htmx=True).status_code == 204
+    assert Broadcast.get_by_id(draft.id).rate_per_minute == 600
+    # A press on Save is a person's word: it counts, also when it takes back what had saved itself.
+    assert sender.post(f"/broadcasts/{draft.id}/edit", {**given, "rate_per_minute": "60"}).status_code == 303
+    assert Broadcast.get_by_id(draft.id).rate_per_minute == 60
+
+
+def test_only_drafts_save_themselves(sender: Browser, draft: Broadcast, settings: Settings) -> None:
+    given = {**FORM, "id": str(draft.id), "seen": seen(sender.page(f"/broadcasts/{draft.id}/edit")), "name": "Other"}
+    Broadcast.update(state="running").where(Broadcast.id == draft.id).execute()
+    assert sender.post("/broadcasts/form/draft", given, htmx=True).status_code == 204
+    assert Broadcast.get_by_id(draft.id).name == "Sale"
+    assert 'name="seen"' not in sender.page(f"/broadcasts/{draft.id}/edit")
+
+
+def test_a_dropped_file_tells_the_form_what_it_saved(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    data = {**FORM, "form_token": "u" * 22, "file": (io.BytesIO(b"phone,name\n+79010000001,A\n"), "a.csv")}
+    answer = sender.post("/broadcasts/form/files", data, htmx=True, content_type="multipart/form-data")
+    row = Broadcast.get()
+    assert seen(answer.text) == str(row.updated_at)
+    again = {**FORM, "form_token": "u" * 22, "seen": seen(answer.text), "name": "Later"}
+    assert sender.post("/broadcasts/form/draft", again, htmx=True).status_code == 200
+    assert Broadcast.get().name == "Later"

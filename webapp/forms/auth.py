@@ -8,7 +8,7 @@ from flask_wtf import FlaskForm
 from wtforms import PasswordField, StringField
 from wtforms.validators import AnyOf, InputRequired, Length
 
-from webapp.words import LANGUAGES, ROLES, THEMES
+from webapp.words import LANGUAGES, ROLES, SHORTCUTS, THEMES
 from worker.people import PASSWORD_MAX, PASSWORD_MIN
 
 REQUIRED = InputRequired(_l("Fill this in"))
@@ -68,6 +68,10 @@ class InviteForm(FlaskForm):  # type: ignore[misc]
 
 class LanguageForm(FlaskForm):  # type: ignore[misc]
     language = StringField(validators=[AnyOf(LANGUAGES)])
+
+
+class ShortcutsForm(FlaskForm):  # type: ignore[misc]
+    shortcuts = StringField(validators=[AnyOf(SHORTCUTS)])
 
 
 class ThemeForm(FlaskForm):  # type: ignore[misc]

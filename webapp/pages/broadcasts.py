@@ -187,6 +187,27 @@ def form_upload() -> Response:
         problem = sentences.file_code(refused.code, refused.detail)
     facts = _form_facts(form) | {"problem": problem}
     answer = htmx.partial("files/_section.html", status=422 if problem else 200, **facts)
+    answer.set_data(answer.get_data(as_text=True) + render_template("broadcasts/_saved.html", **facts, beside=True))
+    return _renamed(answer, form)
+
+
+@broadcasts.post("/form/draft")
+@role("sender")
+def form_draft() -> Response:
+    """What was typed so far becomes a draft by itself; 204 when it does not."""
+    form = _given()
+    try:
+        saved = drafts.save_by_itself(lookup.settings(), form, request.form.get("seen", ""), me().name)
+    except (drafts.Incomplete, use.NotAllowed):
+        saved = False
+    if not saved:
+        return Response(status=204)
+    facts: dict[str, Any] = {"row": form.broadcast, "form": form, "saved_at": clock.now()}
+    return _renamed(htmx.partial("broadcasts/_saved.html", **facts), form)
+
+
+def _renamed(answer: Response, form: BroadcastForm) -> Response:
+    """A form that has become a draft has an address of its own."""
     if form.broadcast is not None:
         answer.headers["HX-Replace-Url"] = url_for("broadcasts.edit", number=form.broadcast.id)
     return answer
