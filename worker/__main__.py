@@ -51,6 +51,7 @@ class WorkerProcess:
         self.stopping = threading.Event()
         with db.connection():
             delivery.recover(options)  # before this process has an id, so that no row can be its own
+            direct.tend()
             self.owner = self._register()
         self.sender = Sender(options, self.owner)
         # The same objects that send: a line is one connection for both ways.

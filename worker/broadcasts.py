@@ -641,7 +641,7 @@ def start(
         raise Invalid(
             {p.code if p.code in ("no_recipients", "file_checking") else p.code.split("_")[0]: p for p in found}
         )
-    chosen = {} if first is None else {"canary": first or None}
+    chosen = {} if first is None else {"canary": min(first, canary.MAX + 1) or None}
     with db.write():
         _take(broadcast, action, actor, **(_going_on(broadcast.id) | chosen))
         if first is not None:

@@ -835,7 +835,7 @@ class Sender:
             " AND removed_at IS NULL LIMIT 1",
             [plan.id, plan.run, plan.id],
         )
-        if busy or not broadcasts.advance(plan.id, "finish"):
+        if busy or not broadcasts.advance(plan.id, "finish", canary=None):
             return False
         db.execute(
             "UPDATE run SET finished_at = ? WHERE broadcast_id = ? AND number = ?", [clock.now(), plan.id, plan.run]

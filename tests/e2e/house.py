@@ -207,17 +207,25 @@ def _broadcasts() -> Numbers:
     uncertain = filled(made("finished", "С неясными", last_sent_at=now), "uncertain", "delivered", "skipped", **sent)
     done = made("finished", "Доставлена", last_sent_at=now - clock.HOUR)
     filled(done, *["delivered"] * 5, *["read"] * 3, "undelivered", "cancelled", **sent)
+    waba = Channel.get(Channel.provider == "sandbox_waba")
+    template = made("draft", "По шаблону", channel=waba, text=None)
+    lost = made("finished", "Многих нет в WhatsApp", channel=waba, text=None, last_sent_at=now - clock.HOUR)
+    list_ = make.file(lost, name="вся база.csv", rows=9, accepted=9, columns=["phone", "name"])
+    make.messages(list_, *["read"] * 4, **sent)
+    for cause in (CAUSES[1], CAUSES[2]):
+        make.messages(list_, "failed", "failed", cause=cause, row='["+79001112233","Анна"]')
     failed = make.messages(
         make.file(done, name="второй.csv", role="appended"),
         *["failed"] * 4,
         cause=CAUSES[1],
         cause_text="Message undeliverable",
     )
-    Run.update(finished_at=now - clock.HOUR).where(Run.broadcast.in_([awaiting.id, uncertain.id, done.id])).execute()
+    Run.update(finished_at=now - clock.HOUR).where(
+        Run.broadcast.in_([awaiting.id, uncertain.id, done.id, lost.id])
+    ).execute()
     _story(failed[0], sms)
     files = _files(made("draft", "Файлы во всех состояниях"))
-    template = made("draft", "По шаблону", channel=Channel.get(Channel.provider == "sandbox_waba"), text=None)
-    rows = (empty, ready, scheduled, running, waiting, stopped, halted, awaiting, uncertain, done, template)
+    rows = (empty, ready, scheduled, running, waiting, stopped, halted, awaiting, uncertain, done, template, lost)
     names = (
         "empty",
         "ready",
@@ -230,6 +238,7 @@ def _broadcasts() -> Numbers:
         "uncertain",
         "done",
         "template",
+        "lost",
     )
     found = {name: row.id for name, row in zip(names, rows, strict=True)} | files
     undecided = Message.get(Message.broadcast_id == uncertain.id, Message.status == "uncertain")
