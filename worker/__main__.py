@@ -24,6 +24,7 @@ from worker import (
     migrations,
     recipients,
     repeats,
+    retention,
     settings,
     tasks,
     webhooks,
@@ -40,7 +41,7 @@ BEAT_EVERY = 3.0  # from a thread of its own: no import or copy may make a livin
 DRAIN_PAUSE = 0.2
 ASK_AGAIN = 600.0
 CHECK_EVERY = 3_600.0
-CALLBACK_LIFE = 7 * 24 * clock.HOUR
+RETAIN_EVERY = 3_600.0
 
 
 class WorkerProcess:
@@ -70,9 +71,11 @@ class WorkerProcess:
                 *((f"attachments {n}", self._attachments, TICK) for n in (1, 2)),  # one may be slow
                 ("counters", self._check_counters, TICK),
                 ("webhooks", self.courier.step, TICK),
+                ("retention", self._retain, TICK),
             )
         ]
         self._recovered = self._checked = clock.monotonic()
+        self._retained = clock.monotonic() - RETAIN_EVERY
         self._join_at = 0.0
         self._asked: dict[int, tuple[float, float]] = {}  # channel → when to ask again, the pause after that
 
@@ -157,7 +160,7 @@ class WorkerProcess:
             counters.check(clock.now() - counters.DAY)
 
     def _forget(self) -> None:
-        """Raw callbacks live for a week after they were applied, reports of unknown messages for 72 hours."""
+        """Raw callbacks live for days after they were applied, reports of unknown messages for 72 hours."""
         delivery.forget_orphans()
         delivery.join_late_parts()
         delivery.forget_parts()
@@ -166,8 +169,15 @@ class WorkerProcess:
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",
-                [clock.now() - CALLBACK_LIFE],
+                [clock.now() - retention.callback_days() * retention.DAY],
             )
+
+    def _retain(self) -> None:
+        """What has had its time, once an hour; freed pages are wiped when nothing is being sent."""
+        if clock.monotonic() - self._retained > RETAIN_EVERY:
+            self._retained = clock.monotonic()
+            retention.run(self.settings, lambda: not self.stopping.is_set())
+        retention.vacuum()
 
     def _callbacks(self) -> None:
         while delivery.apply_waiting(self.providers) and not self.stopping.is_set():

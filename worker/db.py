@@ -137,6 +137,13 @@ def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
         return int(_connection().executemany(sql, parameters).rowcount)
 
 
+def wipe() -> None:
+    """Write the database anew without the pages that were freed, and empty its log. Writers wait meanwhile."""
+    with _write_lock, connection():
+        execute("VACUUM")
+        execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 class Trouble(enum.Enum):
     """Why the storage did not do what it was asked."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from huey import SqliteHuey
 
-from worker import broadcasts, channels, db, overlap, recipients, statistics
+from worker import broadcasts, channels, db, hashes, overlap, recipients, statistics
 from worker.models import Broadcast, RecipientFile
 from worker.providers.base import SendError
 from worker.settings import Settings
@@ -42,6 +42,7 @@ def configure(settings: Settings, owner: int | None = None, on_wake: Callable[[]
     """Name the queue's file; `owner` and `on_wake` in a worker process only."""
     _Process.settings = settings
     _Process.owner = owner
+    hashes.configure(settings)
     if on_wake is not None:
         _Process.on_wake = staticmethod(on_wake)
     if not settings.queue_path.exists():
