@@ -61,6 +61,7 @@
     const lost = !xhr.status || xhr.status >= 500;
     if (isPoll(elt)) stale(lost);
     else if (!lost) stale(false);
+    else if (cancelled.has(xhr)) return;
     else if (!xhr.status && requestConfig.verb !== "get") toast({ text: document.body.dataset.lost, level: "error" });
   });
 
@@ -68,6 +69,7 @@
      A look (GET) keeps every field that a person edited; the answer to a deed keeps what was edited after it left. */
   const edited = new WeakMap(); // field → when
   const sentAt = new WeakMap(); // request → when
+  const cancelled = new WeakSet(); // requests that a person ended
   let since = 0;
   let focused = false;
   on("input", ({ target }) => {
@@ -213,6 +215,7 @@
     }
     if (event.target.matches("dialog")) event.target.close();
     if (hit("[data-dismiss]")) hit("[data-dismiss]").closest(".toast, .notice").remove();
+    if (hit("[data-cancel]")) cancel(hit("[data-upload]"));
     if (hit("[data-copy]")) copy(hit("[data-copy]"));
     if (hit("[data-insert]")) insert(hit("[data-insert]"));
   });
@@ -288,17 +291,38 @@
     const drop = event.target.matches("input[type=file]") && event.target.closest("[data-drop]");
     if (drop) chosen(drop);
   });
+  /* a file may be dropped anywhere on a page that wants one; text that is dragged about is left alone */
+  const place = (target) =>
+    (target.closest && target.closest("[data-drop]")) || document.querySelector("[data-drop-anywhere] [data-drop]");
   for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
     on(name, (event) => {
-      const drop = event.target.closest && event.target.closest("[data-drop]");
-      if (!drop) return;
+      const drop = event.dataTransfer.types.includes("Files") && place(event.target);
+      if (!drop || document.querySelector("dialog[open]")) return;
       event.preventDefault();
       drop.classList.toggle("drop-over", name === "dragenter" || name === "dragover");
+      const more = name === "drop" && drop.closest(".append");
+      if (more && !more.querySelector("[role=switch]").checked) more.querySelector("[role=switch]").click();
       if (name === "drop" && event.dataTransfer.files.length) {
         drop.querySelector("input[type=file]").files = event.dataTransfer.files;
         chosen(drop);
       }
     });
+  }
+  const span = (seconds) => {
+    const [unit, n] = seconds < 60 ? ["second", seconds] : ["minute", Math.round(seconds / 60)];
+    return new Intl.NumberFormat(root.lang, { style: "unit", unit, unitDisplay: "short" }).format(n);
+  };
+  const uploads = new WeakMap(); // where one goes on → its request, and when it began
+  on("htmx:beforeSend", ({ detail: { elt, xhr } }) => {
+    if (elt.matches("[data-upload]")) uploads.set(elt, { xhr, began: performance.now() });
+  });
+  function cancel(uploading) {
+    const { xhr } = uploads.get(uploading);
+    cancelled.add(xhr);
+    xhr.abort();
+    const drop = uploading.querySelector("[data-drop]");
+    drop.querySelector(".drop-text").textContent = drop.dataset.empty;
+    drop.querySelector("input").focus();
   }
   function bar(uploading, percent, text) {
     const box = uploading.querySelector("[data-upload-progress]");
@@ -313,7 +337,10 @@
     const { loaded, total, lengthComputable } = event.detail;
     if (!drop || !lengthComputable) return;
     const p = Math.floor((100 * loaded) / total);
-    const words = { p, a: size(loaded), b: size(total) };
+    const { began } = uploads.get(uploading) || {};
+    const left = Math.ceil((((performance.now() - began) / loaded) * (total - loaded)) / 1000);
+    const words = { p, a: size(loaded), b: size(total), t: span(left) };
+    uploading.querySelector("[data-cancel]").hidden = loaded >= total;
     bar(uploading, p, loaded < total ? fill(drop.dataset.uploading, words) : drop.dataset.checking);
   });
   on("htmx:afterRequest", (event) => {

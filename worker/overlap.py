@@ -74,13 +74,18 @@ class Question:
         return hashlib.sha256(repr((own, steady, self.news // STEADY)).encode()).hexdigest()
 
 
-def question(broadcast: Broadcast) -> Question:
-    """What to look for in the queue; a few short reads."""
-    files = db.rows(
+def queue(broadcast: Broadcast) -> list[tuple[int, int, int]]:
+    """Its files: (id, how many of it are in the queue, when it was checked)."""
+    return db.rows(
         "SELECT f.id, c.n, COALESCE(f.checked_at, 0) FROM counter c JOIN recipient_file f ON f.id = c.file_id"
         " WHERE c.broadcast_id = ? AND c.run = ? AND c.status = 'queued' AND c.n > 0 ORDER BY f.id",
         [broadcast.id, broadcast.run],
     )
+
+
+def question(broadcast: Broadcast) -> Question:
+    """What to look for in the queue; a few short reads."""
+    files = queue(broadcast)
     news = int(db.value("SELECT at FROM opt_out ORDER BY id DESC LIMIT 1") or 0)
     marketing = broadcasts.is_marketing(broadcast) and bool(
         db.value("SELECT 1 FROM opt_out WHERE scope = ? LIMIT 1", [optouts.MARKETING])

@@ -67,6 +67,27 @@ def sheet(settings: Settings, broadcast: Broadcast) -> Sheet:
     return _Look(settings, broadcast).sheet()
 
 
+class Outlook(NamedTuple):
+    """`recipients`: how many are in the queue. `segments`: of all their messages, None for WABA and where it is not
+    known. `cost`, `currency`, `eta`: as of a Sheet."""
+
+    recipients: int
+    segments: int | None
+    cost: float | None
+    currency: str | None
+    eta: int | None
+
+
+def outlook(broadcast: Broadcast, each: int | None = None) -> Outlook:
+    """The numbers of the sheet alone, for a broadcast as it is or as it would be: nothing is stored or counted.
+
+    `each`: segments of one message where its text is not the one that the files were checked with.
+    """
+    found = _Ahead(broadcast, overlap.queue(broadcast), each)
+    eta = found.ahead.end if found.queued else None
+    return Outlook(found.queued, found.segments, *found.cost, eta)
+
+
 @dataclass
 class Lengths:
     """How long the messages of the queue are. `segments`: of all of them, None for WABA."""
@@ -120,30 +141,23 @@ def zones(files: list[tuple[RecipientFile, int]]) -> dict[str, Counter[str]] | N
     return found
 
 
-class _Look:
-    """One look at one broadcast."""
+class _Ahead:
+    """What one broadcast would take, from counters and from what checking kept; `each`: as in `outlook`."""
 
-    def __init__(self, settings: Settings, broadcast: Broadcast) -> None:
-        self.settings = settings
+    def __init__(self, broadcast: Broadcast, queue: list[tuple[int, int, int]], each: int | None = None) -> None:
         self.row = broadcast
-        self.asked = overlap.question(broadcast)
-        self.queued = self.asked.queued
-        ids = {file: n for file, n, _checked in self.asked.files}
+        self.each = each
+        self.queued = sum(n for _file, n, _checked in queue)
+        ids = {file: n for file, n, _checked in queue}
         rows = {file.id: file for file in RecipientFile.select().where(RecipientFile.id.in_(list(ids)))}
         self.files = [(rows[file], n) for file, n in ids.items()]
-        self.totals = recipients.totals(broadcasts.live_files(broadcast))
         self.lengths = lengths(self.files)
-        self.found = overlap.of(self.asked)
 
-    def sheet(self) -> Sheet:
-        cost, currency = self.cost
-        items = [*self._blocks(), *self._people(), *self._message(), *self._money(), *self._time()]
-        if self.channel is not None:
-            items += [*self._template(), *self._health(self.channel), *self._replies(self.channel)]
-        eta = self.ahead.end if self.queued else None
-        return Sheet(items, self._numbers(), cost, currency, eta, self.found is None)
-
-    # --- facts ----------------------------------------------------------------------------------
+    @property
+    def segments(self) -> int | None:
+        if self.each is not None:
+            return self.each * self.queued
+        return self.lengths.segments if self.lengths is not None else None
 
     @property
     def channel(self) -> Channel | None:
@@ -188,8 +202,27 @@ class _Look:
         one = self.channel
         if one is None or one.price is None or self.sandbox:
             return None, None
-        many = self.queued if one.kind == "waba" else self.lengths.segments if self.lengths is not None else None
+        many = self.queued if one.kind == "waba" else self.segments
         return (None if many is None else round(many * one.price, 2)), one.currency
+
+
+class _Look(_Ahead):
+    """One look at one broadcast."""
+
+    def __init__(self, settings: Settings, broadcast: Broadcast) -> None:
+        self.settings = settings
+        self.asked = overlap.question(broadcast)
+        super().__init__(broadcast, self.asked.files)
+        self.totals = recipients.totals(broadcasts.live_files(broadcast))
+        self.found = overlap.of(self.asked)
+
+    def sheet(self) -> Sheet:
+        cost, currency = self.cost
+        items = [*self._blocks(), *self._people(), *self._message(), *self._money(), *self._time()]
+        if self.channel is not None:
+            items += [*self._template(), *self._health(self.channel), *self._replies(self.channel)]
+        eta = self.ahead.end if self.queued else None
+        return Sheet(items, self._numbers(), cost, currency, eta, self.found is None)
 
     def _numbers(self) -> dict[str, Any]:
         long, found, zones = self.lengths, self.found, self.zones

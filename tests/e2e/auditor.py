@@ -26,7 +26,7 @@ COVERED = """() => {
         const { left, top, width, height } = one.getBoundingClientRect();
         const hidden = [0.1, 0.5, 0.9].every((part) => {
             const found = document.elementFromPoint(left + width / 2, top + height * part);
-            const over = found && found.closest(".top, .toasts, .stale");
+            const over = found && found.closest(".top, .side, .toasts, .stale");
             return over && !over.contains(one);
         });
         if (hidden) covered.push(one.outerHTML.slice(0, 80));

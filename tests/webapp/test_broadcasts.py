@@ -209,8 +209,8 @@ def test_the_counter_speaks_while_one_types(sender: Browser, sandbox: dict[str, 
 
 
 def test_the_end_time_follows_the_rate(sender: Browser, draft: Broadcast) -> None:
-    slow = sender.post("/broadcasts/form/end", {"id": str(draft.id), "rate_per_minute": "1"}, htmx=True).text
-    wrong = sender.post("/broadcasts/form/end", {"id": str(draft.id), "rate_per_minute": "x"}, htmx=True).text
+    slow = sender.post("/broadcasts/form/summary", {"id": str(draft.id), "rate_per_minute": "1"}, htmx=True).text
+    wrong = sender.post("/broadcasts/form/summary", {"id": str(draft.id), "rate_per_minute": "x"}, htmx=True).text
     assert re.search(r"\d\d:\d\d", slow) and not re.search(r"\d\d:\d\d", wrong)
 
 
@@ -378,9 +378,9 @@ def test_impossible_hours_are_refused_beside_their_field(
 
 def test_the_end_time_heeds_the_night(sender: Browser, draft: Broadcast, clock: object) -> None:
     given = {**FORM, "id": str(draft.id), "rate_per_minute": "1"}
-    assert "12:01" in sender.post("/broadcasts/form/end", given, headers=EN).text
+    assert "12:01" in sender.post("/broadcasts/form/summary", given, headers=EN).text
     night = {"quiet": "y", "quiet_from": "12:00", "quiet_to": "15:30"}
-    assert "3:31" in sender.post("/broadcasts/form/end", {**given, **night}, headers=EN).text
+    assert "3:31" in sender.post("/broadcasts/form/summary", {**given, **night}, headers=EN).text
 
 
 def test_the_column_of_the_time_zones_is_named_and_not_called_unused(

@@ -315,6 +315,32 @@ class BroadcastForm(Form):  # type: ignore[misc]
         """The start time that was typed, in ms since the epoch; None for now, or while it cannot be read."""
         return self._moment(self.timezone.data or self.settings.timezone) if self.when.data == "at" else None
 
+    def as_typed(self) -> Broadcast | None:
+        """The stored broadcast as it would be with what was typed, as far as that can be read; not to be stored."""
+        if self.broadcast is None:
+            return None
+        row = Broadcast(**self.broadcast.__data__)
+        row.rate_per_minute = self.whole_rate or row.rate_per_minute
+        row.quiet_from, row.quiet_to = self.hours
+        row.timezone = self.zone
+        if self.content_open:
+            row.channel = self.channel
+        if self.time_open:
+            row.send_at = self.begins_at()
+        return row
+
+    @property
+    def whole_rate(self) -> int | None:
+        """The rate as a number; None while it cannot be used."""
+        rate = int(self.rate) if self.rate.isascii() and self.rate.isdigit() and len(self.rate) < 6 else 0
+        return rate if broadcasts.RATE_MIN <= rate <= broadcasts.RATE_MAX else None
+
+    @property
+    def new_text(self) -> str:
+        """The text of an SMS, where the files were not checked with it; "" where they were."""
+        text = (self.text.data or "").replace("\r\n", "\n").strip() if self.content_open and self.kind.data == SMS else ""
+        return "" if self.broadcast is not None and text == self.broadcast.text else text
+
     @property
     def hours(self) -> tuple[int | None, int | None]:
         """The quiet hours that were typed, in minutes after midnight; None where there are none."""

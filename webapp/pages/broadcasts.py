@@ -16,6 +16,7 @@ from webapp.limits import limited
 from webapp.sandbox import MAGIC
 from worker import approvals, canary, channels, clock, direct, recipients, reports, segments, tasks
 from worker import broadcasts as use
+from worker import preflight as preflights
 from worker import preview as previews
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.states import BROADCAST_STATES
@@ -26,10 +27,10 @@ LISTED = 30
 COUNTED_MAX = 20_000
 TESTS = 10  # as many as are shown
 AWAITED = 10 * clock.MINUTE  # a delivery report of a test is looked for so long
-# What the end time that a form shows depends on.
-END_FIELDS = (
+# What the numbers that a form shows depend on.
+SUMMED = (
     *("id", "form_token", "rate_per_minute", "when", "send_at", "timezone", "kind", "channel_sms", "channel_waba"),
-    *("quiet", "quiet_from", "quiet_to"),
+    *("quiet", "quiet_from", "quiet_to", "text"),
 )
 
 
@@ -157,12 +158,11 @@ def counter() -> Response:
     return htmx.partial("broadcasts/_counter.html", counted=segments.count(text) if text else None)
 
 
-@broadcasts.post("/form/end")
+@broadcasts.post("/form/summary")
 @role("sender")
-def end() -> Response:
-    """When a broadcast with this rate and start time would end."""
-    form = _given()
-    return htmx.partial("broadcasts/_end.html", **_end(form))
+def summary() -> Response:
+    """What a broadcast with these settings would take: people, segments, money and time."""
+    return htmx.partial("broadcasts/_summary.html", **_summary(_given()))
 
 
 @broadcasts.post("/form/columns")
@@ -270,22 +270,23 @@ def _form_facts(form: BroadcastForm) -> dict[str, Any]:
         "problem": "",
         "columns": list(dict.fromkeys(name for one in files for name in one.file.columns if name)),
         "counted": segments.count(text[:COUNTED_MAX]) if text else None,
-        **_end(form),
+        **_summary(form),
     }
 
 
-def _end(form: BroadcastForm) -> dict[str, Any]:
-    """When the last message would leave, as far as the form can say."""
-    row = form.broadcast
-    rate = int(form.rate) if form.rate.isascii() and form.rate.isdigit() and len(form.rate) < 6 else 0
-    left = use.left(use.count(row, row.run)) if row is not None else 0
-    facts = {"ends_at": None, "left": left, "end_fields": ",".join(END_FIELDS)}
-    if not left or not use.RATE_MIN <= rate <= use.RATE_MAX:
-        return facts
-    begins = max(clock.now(), form.begins_at() or 0)
-    pace = form.channel.per_second if form.channel is not None else None
-    per_minute = min(rate, pace * 60) if pace else rate
-    return facts | {"ends_at": use.end_time(begins, left, per_minute, form.zone, form.hours)}
+def _summary(form: BroadcastForm) -> dict[str, Any]:
+    """What the form says of the whole, as far as it can; the pre-flight sheet says the same of what is stored."""
+    row = form.as_typed()
+    each = segments.count(form.new_text[:COUNTED_MAX]).segments if form.new_text else None
+    files = list(use.live_files(row)) if row is not None else []
+    return {
+        "form": form,
+        "outlook": preflights.outlook(row, each) if row is not None else None,
+        "each": each,
+        "refused": form.whole_rate is None,
+        "checking": any(file.state == "checking" for file in files),
+        "summed": ",".join(SUMMED),
+    }
 
 
 # --- the live page ----------------------------------------------------------------------------------
