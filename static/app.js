@@ -335,7 +335,7 @@
     const uploading = event.target.closest("[data-upload]");
     const drop = uploading && uploading.querySelector("[data-drop]");
     const { loaded, total, lengthComputable } = event.detail;
-    if (!drop || !lengthComputable) return;
+    if (!drop || !lengthComputable || !loaded) return;
     const p = Math.floor((100 * loaded) / total);
     const { began } = uploads.get(uploading) || {};
     const left = Math.ceil((((performance.now() - began) / loaded) * (total - loaded)) / 1000);

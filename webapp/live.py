@@ -172,7 +172,7 @@ def live(broadcast: Broadcast) -> Live:
     numbers = broadcasts.count(broadcast, broadcast.run)
     run = reports.run_of(broadcast, broadcast.run)
     shown = face(broadcast, numbers, run.finished_at if run else None)
-    checking = any(one.state == "checking" for one in broadcasts.live_files(broadcast))
+    checking = broadcasts.is_checking(broadcast)
     why = watchdog.why(broadcast)
     return Live(broadcast, numbers, run, shown, broadcasts.eta(broadcast, numbers), why, checking)
 

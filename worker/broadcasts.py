@@ -526,6 +526,11 @@ def live_files(broadcast: Broadcast) -> list[RecipientFile]:
     )
 
 
+def is_checking(broadcast: Broadcast) -> bool:
+    """Whether a file of it is still being checked."""
+    return any(file.state == "checking" for file in live_files(broadcast))
+
+
 # --- numbers ----------------------------------------------------------------------------------------
 
 
@@ -695,7 +700,7 @@ def _require_approval(broadcast: Broadcast) -> None:
     if approvals.above() is None:
         return
     fresh = Broadcast.get_by_id(broadcast.id)
-    if any(file.state == "checking" for file in live_files(fresh)):
+    if is_checking(fresh):
         raise Invalid({"file_checking": Problem("file_checking")})
     approvals.require(fresh, of_run(fresh), fresh.run)
 
@@ -838,7 +843,7 @@ def restart(broadcast: Broadcast, who: str, actor: str, cause: str | None = None
         raise NotAllowed("restart", broadcast)
     if broadcast.channel is not None and broadcast.channel.state == channels.DELETED:
         raise Invalid({"channel_id": Problem("channel_deleted")})
-    if any(file.state == "checking" for file in live_files(broadcast)):
+    if is_checking(broadcast):
         raise Invalid({"file_checking": Problem("file_checking")})
     people = restart_numbers(broadcast, cause)[who]
     if people == 0:

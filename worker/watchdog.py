@@ -68,7 +68,7 @@ def _still_true(broadcast: Broadcast, said: dict[str, Any], now: int) -> bool:
 
 
 def _is_checking(broadcast: Broadcast) -> bool:
-    return any(file.state == "checking" for file in broadcasts.live_files(broadcast))
+    return broadcasts.is_checking(broadcast)
 
 
 def _silence(broadcast: Broadcast, now: int) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import shutil
 from collections.abc import Iterator
@@ -29,3 +30,17 @@ def launched() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
+
+
+def drop(page: Any, name: str, data: bytes, zone: str = "[data-drop]") -> None:
+    """Drop a file onto a zone, as the mouse does."""
+    transfer = page.evaluate_handle(
+        """([text, name]) => {
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], name, { type: "text/csv" }));
+            return transfer;
+        }""",
+        [base64.b64encode(data).decode(), name],
+    )
+    page.dispatch_event(zone, "drop", {"dataTransfer": transfer})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import re
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import browser
 from tests.e2e.conftest import Window, sign_in, sign_up
 from tests.product import Product
 
@@ -29,20 +29,6 @@ def recipients() -> bytes:
     return "\r\n".join(lines).encode("cp1251")
 
 
-def drop(page: Any, name: str, data: bytes, zone: str = "[data-drop]") -> None:
-    """Drop a file onto a zone, as the mouse does."""
-    transfer = page.evaluate_handle(
-        """([text, name]) => {
-            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], name, { type: "text/csv" }));
-            return transfer;
-        }""",
-        [base64.b64encode(data).decode(), name],
-    )
-    page.dispatch_event(zone, "drop", {"dataTransfer": transfer})
-
-
 def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Product) -> None:
     one = window("newcomer")
     page = one.page
@@ -52,7 +38,7 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
     page.wait_for_url(re.compile(r"/broadcasts/\d+/edit$"))
     page.fill("#text", "Здравствуйте, {{ имя }}")
     page.wait_for_selector("#counter >> text=UCS-2")
-    drop(page, "список.csv", recipients())
+    browser.drop(page, "список.csv", recipients())
     page.wait_for_selector(f"text=Принято: {PEOPLE + 5}, дублей: 1, с ошибкой: 2, в стоп-листе: 0, пустых: 0")
     one.shot("file-checked")
     page.click("[data-insert='{{ Город }}']")

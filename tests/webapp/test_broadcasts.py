@@ -208,6 +208,32 @@ def test_the_counter_speaks_while_one_types(sender: Browser, sandbox: dict[str, 
     assert "UCS-2" in odd and "—" in odd
 
 
+def test_the_form_sums_up_what_the_sheet_will_say(sender: Browser, draft: Broadcast) -> None:
+    Channel.update(provider="http", price=2.5, currency="EUR").where(Channel.id == draft.channel_id).execute()
+    given = {
+        "id": str(draft.id),
+        "channel_sms": str(draft.channel_id),
+        "rate_per_minute": "60",
+        "text": draft.text or "",
+    }
+    sure = figures(sender.post("/broadcasts/form/summary", given, headers=EN).text)
+    assert (sure["Recipients"], sure["Segments"], sure["Cost"]) == ("1", "1", "about €2.50")
+    typed = figures(sender.post("/broadcasts/form/summary", given | {"text": "x" * 161}, headers=EN).text)
+    assert (typed["Segments"], typed["Cost"]) == ("about 2", "about €5.00")
+    assert Broadcast.get_by_id(draft.id).text == draft.text
+
+
+def test_the_form_sums_up_before_there_is_anybody(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    given = {"form_token": "t7", "channel_sms": str(sandbox["sms"].id), "rate_per_minute": "60", "text": "x" * 161}
+    found = figures(sender.post("/broadcasts/form/summary", given, headers=EN).text)
+    assert found == {"Recipients": "0", "Segments": "2 a message", "Cost": "nothing: the sandbox", "Ends": "–"}
+    assert not Broadcast.select().exists()
+
+
+def figures(text: str) -> dict[str, str]:
+    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+
+
 def test_the_end_time_follows_the_rate(sender: Browser, draft: Broadcast) -> None:
     slow = sender.post("/broadcasts/form/summary", {"id": str(draft.id), "rate_per_minute": "1"}, htmx=True).text
     wrong = sender.post("/broadcasts/form/summary", {"id": str(draft.id), "rate_per_minute": "x"}, htmx=True).text

@@ -50,6 +50,18 @@ def level(settings: Settings, row: Broadcast, code: str) -> str:
     return found.level if found else ""
 
 
+def test_the_outlook_says_the_numbers_of_the_sheet(settings: Settings, sms: Channel, clock: Clock) -> None:
+    row = draft(settings, sms, b"phone,name\n+79010000001,Ann\n+79010000002,Bob\n")
+    sheet = preflight.sheet(settings, row)
+    same = preflight.outlook(row)
+    assert same == (2, sheet.numbers["segments"], sheet.cost, sheet.currency, sheet.eta) == (2, 2, 5.0, "RUB", same.eta)
+    assert same.eta is not None
+    row.rate_per_minute = 1
+    slower = preflight.outlook(row, each=3)
+    assert (slower.segments, slower.cost) == (6, 15.0)
+    assert slower.eta is not None and slower.eta > same.eta
+
+
 def test_a_good_broadcast_says_what_it_will_do(settings: Settings, sms: Channel, clock: Clock) -> None:
     make.worker()
     row = draft(replace(settings, base_url="https://molva.example.org"), sms, PEOPLE)

@@ -338,7 +338,9 @@ class BroadcastForm(Form):  # type: ignore[misc]
     @property
     def new_text(self) -> str:
         """The text of an SMS, where the files were not checked with it; "" where they were."""
-        text = (self.text.data or "").replace("\r\n", "\n").strip() if self.content_open and self.kind.data == SMS else ""
+        text = (
+            (self.text.data or "").replace("\r\n", "\n").strip() if self.content_open and self.kind.data == SMS else ""
+        )
         return "" if self.broadcast is not None and text == self.broadcast.text else text
 
     @property

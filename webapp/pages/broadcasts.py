@@ -204,7 +204,9 @@ def form_draft() -> Response:
     if not saved:
         return Response(status=204)
     facts: dict[str, Any] = {"row": form.broadcast, "form": form, "saved_at": clock.now()}
-    return _renamed(htmx.partial("broadcasts/_saved.html", **facts), form)
+    answer = _renamed(htmx.partial("broadcasts/_saved.html", **facts), form)
+    read_anew = form.broadcast is not None and use.is_checking(form.broadcast)
+    return htmx.tell(answer, "files-changed") if read_anew else answer
 
 
 def _renamed(answer: Response, form: BroadcastForm) -> Response:
@@ -278,13 +280,12 @@ def _summary(form: BroadcastForm) -> dict[str, Any]:
     """What the form says of the whole, as far as it can; the pre-flight sheet says the same of what is stored."""
     row = form.as_typed()
     each = segments.count(form.new_text[:COUNTED_MAX]).segments if form.new_text else None
-    files = list(use.live_files(row)) if row is not None else []
     return {
         "form": form,
         "outlook": preflights.outlook(row, each) if row is not None else None,
         "each": each,
         "refused": form.whole_rate is None,
-        "checking": any(file.state == "checking" for file in files),
+        "checking": row is not None and use.is_checking(row),
         "summed": ",".join(SUMMED),
     }
 
