@@ -266,6 +266,14 @@ def test_a_question_that_came_too_late_leads_back(sender: Browser, draft: Broadc
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/broadcasts/{draft.id}")
 
 
+def test_a_restart_proposes_those_whom_the_message_did_not_reach(sender: Browser, draft: Broadcast) -> None:
+    sender.post(f"/broadcasts/{draft.id}/start")
+    make.messages(RecipientFile.get(RecipientFile.broadcast == draft), "delivered", "undelivered")
+    Broadcast.update(state="finished").execute()
+    page = sender.page(f"/broadcasts/{draft.id}/restart")
+    assert re.findall(r'name="who" value="(\w+)" checked', page) == ["undelivered"]
+
+
 def test_the_live_part_says_nothing_while_nothing_changes(sender: Browser, draft: Broadcast, clock: object) -> None:
     url = f"/broadcasts/{draft.id}/live"
     mark = re.search(r"mark=([0-9a-f]{8})", sender.partial(url).text)
