@@ -204,7 +204,7 @@ def test_an_empty_file_dropped_on_the_form_is_refused_in_place(sender: Browser, 
 def test_the_counter_speaks_while_one_types(sender: Browser, sandbox: dict[str, Channel]) -> None:
     plain = sender.post("/broadcasts/form/counter", {"text": "x" * 161}, htmx=True).text
     assert "161" in plain and "GSM-7" in plain and "2" in plain
-    odd = sender.post("/broadcasts/form/counter", {"text": "a—b"}, htmx=True).text
+    odd = sender.post("/broadcasts/form/counter", {"text": "Sale — today"}, htmx=True).text
     assert "UCS-2" in odd and "—" in odd
 
 
