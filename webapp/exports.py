@@ -97,7 +97,7 @@ def _lines_of(
             [
                 phone if seen else filters.masked(phone),
                 status,
-                cause or "",
+                safe(cause) if cause else "",
                 because[cause, words],
                 safe(identity) if identity and seen else "",  # that of WhatsApp holds the number
                 whole(run),

@@ -122,7 +122,7 @@ def problem(found: Problem) -> str:
         "host_only": _("Enter the name or address alone, without http:// and port"),
         "sender_long": _("A sender name has Latin letters and digits, 11 at most; a number has digits only"),
         "approval_needed": _(
-            "%(n)s recipients, more than %(max)s: a second person has to approve it first",
+            "Recipients: %(n)s, more than %(max)s, so a second person has to approve it first",
             n=_figure(facts.get("n", 0)),
             max=_figure(facts["max"]),
         ),

@@ -181,6 +181,7 @@ def form_upload() -> Response:
     try:
         row = drafts.save_what_fits(lookup.settings(), form, me().name)
         drafts.receive(lookup.settings(), row, request, me().name)
+        form.broadcast = Broadcast.get_by_id(row.id)  # a new file changes it, too
     except use.NotAllowed as error:
         problem = sentences.changed(error)
     except recipients.FileRefused as refused:
