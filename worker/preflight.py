@@ -222,7 +222,8 @@ class _Look:
     def _people(self) -> Iterator[Item]:
         if self.queued:
             level = WARN if self.totals["invalid"] else OK
-            yield Item("recipients", level, {"n": self.queued, **self.totals}, "recipients")
+            skipped = self.found.skipped if self.found is not None else 0
+            yield Item("recipients", level, {"n": self.queued - skipped, **self.totals}, "recipients")
         if self.totals["blank"]:
             yield Item("blank", INFO, {"n": self.totals["blank"]})
         found = self.found

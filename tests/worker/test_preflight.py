@@ -197,6 +197,7 @@ def test_who_came_to_the_stop_list_and_who_knows_the_text_is_noted(
     assert found["received"].facts == {"n": 2, "at": clock.now() - 3 * HOUR, "broadcast_id": other.id}
     assert (found["received"].level, found["received"].fix) == ("warn", "same")
     assert found["stopped"].facts["n"] == 1
+    assert found["recipients"].facts["n"] == 1  # of two
 
 
 def test_foreign_characters_and_empty_variables_lead_to_their_rows(settings: Settings, sms: Channel) -> None:
