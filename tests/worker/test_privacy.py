@@ -29,6 +29,7 @@ from worker.models import (
     RecipientFile,
     RejectedRow,
     Removal,
+    RepeatAnswer,
     User,
 )
 from worker.settings import Settings
@@ -66,6 +67,7 @@ def planted(database: Settings, clock: Clock) -> Message:
             Message.id == one.id
         ).execute()
     Message.update(phone=OTHER, row='["+79000000002","Boris"]').where(Message.id == other.id).execute()
+    RepeatAnswer.create(call="c", said="s", status=201, body=f'{{"phone": "{PHONE}", "text": "{WORD}"}}', at=now)
     for name, data in FILES.items():
         make.file(made, path=name, run=1)
         (database.uploads / name).write_bytes(data)
@@ -148,7 +150,7 @@ def test_an_erased_person_is_nowhere(planted: Message, database: Settings) -> No
     assert report == {
         "messages": 3, "cancelled": 1, "replies": 1, "answers": 1, "conversations": 1, "attachments": 1,
         "stop_list_kept_as_hash": 2, "rejected_rows": 1, "callbacks": 2, "files": 4, "test_phones": 1,
-        "emulator_lines": 1,
+        "emulator_lines": 1, "repeat_answers": 1,
     }  # fmt: skip
     after = broadcasts.count(planted_broadcast(planted), None)
     assert after["total"] == before["total"]
