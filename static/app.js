@@ -388,6 +388,12 @@
     const field = by(id);
     if (field) field[typeof value === "boolean" ? "checked" : "value"] = value;
   }
+  /* where one is shows in a row of places that is longer than the screen */
+  document.querySelectorAll(":is(.menu, .tabs) [aria-current]").forEach((here) => {
+    const row = here.closest("ul");
+    const middle = (part) => part.getBoundingClientRect().left + part.getBoundingClientRect().width / 2;
+    row.scrollLeft += middle(here) - middle(row);
+  });
   announce();
   entitle();
 })();

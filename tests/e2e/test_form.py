@@ -90,3 +90,14 @@ def test_an_upload_says_how_far_it_is_and_can_be_ended(page: Any, house: House) 
     line.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
     browser.drop(page, "short.csv", LIST, "#name")
     page.wait_for_selector("#files >> text=short.csv")
+
+
+def test_on_a_phone_the_row_of_places_shows_where_one_is(page: Any, house: House) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{house.url}/privacy")
+    for row in (".menu", ".tabs"):
+        box = page.evaluate(
+            "(at) => document.querySelector(at + ' [aria-current]').getBoundingClientRect().toJSON()", row
+        )
+        assert box["left"] >= 0 and box["right"] <= 360, row
+    assert page.evaluate("scrollY") == 0
