@@ -391,8 +391,7 @@
   /* where one is shows in a row of places that is longer than the screen */
   document.querySelectorAll(":is(.menu, .tabs) [aria-current]").forEach((here) => {
     const row = here.closest("ul");
-    const middle = (part) => part.getBoundingClientRect().left + part.getBoundingClientRect().width / 2;
-    row.scrollLeft += middle(here) - middle(row);
+    row.scrollLeft += Math.max(0, here.getBoundingClientRect().right - row.getBoundingClientRect().right);
   });
   announce();
   entitle();
