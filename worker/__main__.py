@@ -149,7 +149,7 @@ class WorkerProcess:
         """Work whose nudge was lost, or whose worker died: taken up by anyone after a moment."""
         for (broadcast_id,) in db.rows(
             "SELECT r.broadcast_id FROM run r JOIN broadcast b ON b.id = r.broadcast_id AND b.run = r.number"
-            " WHERE r.copied = 0 AND r.started_at < ?",
+            " WHERE NOT r.copied AND r.started_at < ?",
             [clock.now() - 10 * clock.SECOND],
         ):
             broadcasts.copy_run(broadcast_id)

@@ -525,7 +525,7 @@ def find(name: str = "", state: str = "", before: int | None = None, limit: int 
     return list(query)
 
 
-@db.database.func("casefold")
+@db.sqlite_function("casefold")
 def _casefold(value: str | None) -> str | None:
     # SQLite's own lower() and LIKE fold ASCII letters only; names are often Russian.
     return value.casefold() if value is not None else None

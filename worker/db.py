@@ -2,7 +2,8 @@
 
 Pages read through `connection()`; everything that writes does so inside `write()`, which opens the
 transaction with BEGIN IMMEDIATE. SQLite lets one writer in at a time; the lock of the process makes
-our own threads queue up in order instead of sleeping in SQLite's busy handler.
+our own threads queue up in order instead of sleeping in SQLite's busy handler. PostgreSQL does the same
+with an advisory lock: see `postgres`.
 """
 
 from __future__ import annotations
@@ -38,11 +39,26 @@ PRAGMAS = {
 class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
     def rollback(self) -> None:
         """Undo the transaction; SQLite has done so itself when the disk was full or failed."""
-        if _connection().in_transaction:
+        if self.connection().in_transaction:
             super().rollback()
 
 
-database = _Database(None, lock_type="IMMEDIATE", autoconnect=False)
+    # Past peewee's own layer, which costs more than a small statement does.
+
+    def run(self, sql: str, parameters: Sequence[Any]) -> Any:
+        return self.connection().execute(sql, parameters)
+
+    def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> int:
+        return int(self.connection().executemany(sql, parameters).rowcount)
+
+    def prepare(self) -> None:
+        """Nothing is missing here."""
+
+
+_sqlite = _Database(None, lock_type="IMMEDIATE", autoconnect=False)
+database: Any = peewee.DatabaseProxy()
+database.initialize(_sqlite)
+_chosen: Any = _sqlite  # what the proxy stands for, without its cost
 _write_lock = threading.RLock()
 # What goes past peewee must fail as peewee does: callers catch one family of exceptions.
 _as_peewee: Any = peewee.__exception_wrapper__  # type: ignore[attr-defined,unused-ignore]
@@ -50,12 +66,38 @@ _as_peewee: Any = peewee.__exception_wrapper__  # type: ignore[attr-defined,unus
 
 def open_database(settings: Settings) -> None:
     """Point the handle at the data folder of `settings`, creating the folder with mode 0700."""
+    global _chosen
     make_private(settings.data)
     make_private(settings.uploads)
     close()
-    database.init(str(settings.database_path), pragmas=PRAGMAS)
+    if settings.database_url:
+        _chosen = _postgres().PostgresDatabase(settings.database_url)
+        database.initialize(_chosen)
+        return
+    _chosen = _sqlite
+    database.initialize(_chosen)
+    _sqlite.init(str(settings.database_path), pragmas=PRAGMAS)
     if not settings.database_path.exists():
         os.close(os.open(settings.database_path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _postgres() -> Any:
+    # Imported here: an installation on SQLite has no driver for it.
+    try:
+        from worker import postgres
+    except ImportError as error:
+        raise RuntimeError("PostgreSQL needs the extra: pip install 'molva[scale]'") from error
+    return postgres
+
+
+def sqlite_function(name: str) -> Any:
+    """A decorator: SQL gets a function of this name; PostgreSQL has those in `postgres`."""
+    return _sqlite.func(name)
+
+
+def is_shared() -> bool:
+    """Whether the database is a server's, which processes of other machines may use as well."""
+    return _chosen is not _sqlite
 
 
 def make_private(folder: Path) -> None:
@@ -66,18 +108,18 @@ def make_private(folder: Path) -> None:
 @contextmanager
 def connection() -> Iterator[None]:
     """A connection for this thread, opened if there is none, and closed again if it was opened here."""
-    opened = database.connect(reuse_if_open=True)
+    opened = _chosen.connect(reuse_if_open=True)
     try:
         yield
     finally:
-        if opened and not database.is_closed():
-            database.close()
+        if opened and not _chosen.is_closed():
+            _chosen.close()
 
 
 @contextmanager
 def write() -> Iterator[None]:
     """One durable write transaction: committed and synced when the block ends, undone if it raises."""
-    with _write_lock, connection(), database.atomic():
+    with _write_lock, connection(), _chosen.atomic():
         yield
 
 
@@ -86,8 +128,10 @@ def is_locked(patience: float = 0.3) -> bool:
 
     Looks from a connection of its own, so it may be asked while this process writes.
     """
+    if is_shared():
+        return False  # a session that hangs there is the server's own business
     try:
-        with contextlib.closing(sqlite3.connect(str(database.database), patience, isolation_level=None)) as probe:
+        with contextlib.closing(sqlite3.connect(str(_sqlite.database), patience, isolation_level=None)) as probe:
             probe.execute("BEGIN IMMEDIATE")
             probe.execute("ROLLBACK")
     except sqlite3.Error as error:
@@ -97,43 +141,38 @@ def is_locked(patience: float = 0.3) -> bool:
 
 def close() -> None:
     """Close this thread's connection if it is open."""
-    if not database.is_closed():
-        database.close()
-
-
-def _run(sql: str, parameters: Sequence[Any]) -> Any:
-    # Past peewee's own layer, which costs more than a small statement does; its exceptions stay.
-    with _as_peewee:
-        return _connection().execute(sql, parameters)
-
-
-def _connection() -> Any:
-    given: Any = database.connection
-    return given()
+    if not _chosen.is_closed():
+        _chosen.close()
 
 
 def execute(sql: str, parameters: Sequence[Any] = ()) -> Any:
     """Run one statement on this thread's connection and return the cursor. SQL text is ours, never a user's."""
-    return _run(sql, parameters)
+    with _as_peewee:
+        return _chosen.run(sql, parameters)
 
 
 def rows(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """All rows of a bounded query."""
     with _as_peewee:
-        return list(_run(sql, parameters).fetchall())
+        return list(_chosen.run(sql, parameters).fetchall())
 
 
 def value(sql: str, parameters: Sequence[Any] = ()) -> Any:
     """The first column of the first row, or None."""
     with _as_peewee:
-        row = _run(sql, parameters).fetchone()
+        row = _chosen.run(sql, parameters).fetchone()
     return None if row is None else row[0]
 
 
 def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
     """Run one statement for every row of `parameters`; the number of rows changed."""
     with _as_peewee:
-        return int(_connection().executemany(sql, parameters).rowcount)
+        return int(_chosen.run_many(sql, parameters))
+
+
+def prepare() -> None:
+    """Make what our SQL needs besides tables."""
+    _chosen.prepare()
 
 
 class Trouble(enum.Enum):
@@ -164,5 +203,9 @@ def trouble(error: BaseException) -> Trouble | None:
     """What the storage suffers from when it raised this; None for faults of our own making."""
     if isinstance(error, OSError):
         return _SYSTEM.get(error.errno or 0)
-    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
+    cause = getattr(error, "orig", error)
+    if is_shared():
+        found = _postgres().trouble(cause)
+        return Trouble(found) if found else None
+    code = getattr(cause, "sqlite_errorcode", None)
     return _SQLITE.get(code & 0xFF) if isinstance(code, int) else None

@@ -117,7 +117,7 @@ def apply_waiting(providers: channels.Providers) -> int:
 
 _WAITING = (
     "SELECT id, channel_id, path, query, headers, body, received_at FROM callback WHERE processed_at IS NULL"
-    " AND channel_id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?"
+    " AND channel_id NOT IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) ORDER BY id LIMIT ?"
 )
 
 

@@ -23,6 +23,8 @@ from worker.backup import BackupError, backup, restore
 from worker.models import Attempt, Audit, Broadcast, Message, OptOut, RecipientFile
 from worker.settings import Settings
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

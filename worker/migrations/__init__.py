@@ -16,7 +16,7 @@ def _runner() -> Any:
     # Imported here: a running web or worker process needs the schema's state only once.
     from playhouse.migrations import Runner
 
-    return Runner(db.database, directory=str(Path(__file__).parent))
+    return Runner(db.database.obj, directory=str(Path(__file__).parent))
 
 
 def upgrade() -> list[str]:
@@ -24,7 +24,9 @@ def upgrade() -> list[str]:
     with db.connection():
         runner = _runner()
         _refuse_newer(runner)
-        return [str(name) for name in runner.up()]
+        applied = [str(name) for name in runner.up()]
+        db.prepare()
+        return applied
 
 
 def require_current() -> None:

@@ -1,0 +1,142 @@
+"""The one place where PostgreSQL differs from SQLite: the handle, the spelling of SQL, the errors.
+
+All SQL of the house is written once, for SQLite. A few functions of the same meaning, made at every migration,
+and two replacements in the text let PostgreSQL read it. Writers take turns by an advisory lock, across all
+hosts, as SQLite's BEGIN IMMEDIATE makes them do on one: what holds there for claims, the throttle and counters
+holds here by the same reasoning. Transactions are short, so the turns cost little (README, "How it is built").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from functools import lru_cache
+from typing import Any
+
+import peewee
+import psycopg
+from psycopg.adapt import Loader
+
+LOCK = 0x6D6F6C7661  # "molva"
+OPTIONS = "-c lock_timeout=10s -c timezone=UTC -c synchronous_commit=on -c jit=off"
+PATIENCE = 10  # seconds to connect
+
+# PostgreSQL has a json_each of its own that does something else.
+FUNCTIONS = r"""
+CREATE OR REPLACE FUNCTION molva_path(text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT string_to_array(trim(both '.' from regexp_replace($1, '[$.\[\]]+', '.', 'g')), '.') $$;
+CREATE OR REPLACE FUNCTION molva_extract(text, text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT $1::jsonb #>> molva_path($2) $$;
+CREATE OR REPLACE FUNCTION molva_each(text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT ROWS 500 AS
+$$ SELECT jsonb_array_elements_text($1::jsonb) $$;
+CREATE OR REPLACE FUNCTION molva_each(text, text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT ROWS 2 AS
+$$ SELECT jsonb_array_elements_text($1::jsonb #> molva_path($2)) $$;
+CREATE OR REPLACE FUNCTION molva_whole(text) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT AS
+$$ SELECT substring($1 from '^[0-9]{1,17}')::bigint $$;
+CREATE OR REPLACE FUNCTION max(bigint, bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+$$ SELECT CASE WHEN $1 IS NULL OR $2 IS NULL THEN NULL ELSE greatest($1, $2) END $$;
+CREATE OR REPLACE FUNCTION min(bigint, bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+$$ SELECT CASE WHEN $1 IS NULL OR $2 IS NULL THEN NULL ELSE least($1, $2) END $$;
+CREATE OR REPLACE FUNCTION casefold(text) RETURNS text LANGUAGE sql IMMUTABLE AS
+$$ SELECT lower($1 COLLATE "und-x-icu") $$;
+"""
+
+
+FULL, BUSY = {"53100"}, {"55P03", "57014"}
+
+
+def trouble(error: BaseException) -> str:
+    """What the server suffers from: full, busy, broken, or "" for a fault of our own making."""
+    if not isinstance(error, psycopg.Error):
+        return ""
+    state = error.sqlstate or ""
+    if state in FULL:
+        return "full"
+    if state in BUSY:
+        return "busy"
+    # Without a state the connection itself was lost; classes 08, 53, 57, 58 are the server's own troubles.
+    lost = isinstance(error, psycopg.OperationalError) and not state
+    return "broken" if lost or state[:2] in ("08", "53", "57", "58") else ""
+
+
+class PostgresDatabase(peewee.PostgresqlDatabase):  # type: ignore[misc,unused-ignore]
+    """One database of a PostgreSQL server, by its URL. A lost connection is made anew where it is next needed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            url,
+            autoconnect=False,
+            prefer_psycopg3=True,
+            options=OPTIONS,
+            connect_timeout=PATIENCE,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=30_000,
+            application_name="molva",
+        )
+
+    def _connect(self) -> Any:
+        made: Any = super()._connect()  # type: ignore[no-untyped-call]
+        made.adapters.register_loader("numeric", _Whole)
+        made.prepare_threshold = 2
+        return made
+
+    def connection(self) -> Any:
+        """This thread's connection; one that the server has closed is replaced, outside of a transaction."""
+        found: Any = super().connection()  # type: ignore[no-untyped-call]
+        if found.closed and not self.in_transaction():
+            self.close()
+            self.connect()
+            found = super().connection()  # type: ignore[no-untyped-call]
+        return found
+
+    def begin(self, isolation_level: Any = None) -> None:
+        """Begin to write, when all other writers of all hosts have ended."""
+        self.connection()
+        with peewee.__exception_wrapper__:  # type: ignore[attr-defined,unused-ignore]
+            try:
+                self.cursor().execute(f"BEGIN; SELECT pg_advisory_xact_lock({LOCK})")
+            except Exception:
+                with contextlib.suppress(Exception):
+                    self.cursor().execute("ROLLBACK")
+                raise
+
+    def rollback(self) -> None:
+        """Undo the transaction; a server that is gone has done so itself."""
+        if not self._state.conn.closed:
+            super().rollback()
+
+    # --- what worker.db calls ---------------------------------------------------------------------
+
+    def run(self, sql: str, parameters: Any) -> Any:
+        return self.connection().execute(spelt(sql), parameters)
+
+    def run_many(self, sql: str, parameters: Any) -> int:
+        cursor = self.connection().cursor()
+        cursor.executemany(spelt(sql), parameters)
+        return int(cursor.rowcount)
+
+    def prepare(self) -> None:
+        """Make the functions that our SQL uses; done after every migration."""
+        with self.atomic():
+            self.connection().execute(FUNCTIONS)
+
+
+# SQLite reads a whole number off the beginning of any text; PostgreSQL raises.
+_CAST = re.compile(r"CAST\((\S+) AS INTEGER\)")
+
+
+@lru_cache(4_096)
+def spelt(sql: str) -> str:
+    """A statement of ours as PostgreSQL spells it. No literal in our SQL has a question mark."""
+    sql = _CAST.sub(r"molva_whole(\1)", sql.replace("%", "%%").replace(" IS ?", " IS NOT DISTINCT FROM ?").replace("?", "%s"))
+    return sql.replace("json_each(", "molva_each(").replace("json_extract(", "molva_extract(")
+
+
+class _Whole(Loader):  # type: ignore[misc,unused-ignore]
+    """SUM of whole numbers is a NUMERIC here; to the rest of the house it is a whole number."""
+
+    def load(self, data: Any) -> int | float:
+        text = bytes(data).decode()
+        return float(text) if "." in text or "N" in text else int(text)
