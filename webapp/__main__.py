@@ -332,7 +332,7 @@ def key_rotate(context: click.Context, /, **options: Any) -> None:
     from worker import channels, locks, vault
 
     settings = _merged(context, **options)
-    if not settings.database_path.exists():
+    if not settings.database_url and not settings.database_path.exists():
         raise click.ClickException(f"There is no installation in {settings.data}")
     if settings.secret_key and len(vault.master_keys(settings)) == 1:
         raise click.ClickException(OWN_KEY)
@@ -388,7 +388,7 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     from worker import db, delivery, migrations, people, vault, watchdog
     from worker.providers import sandbox_address
 
-    if not settings.database_path.exists():
+    if not settings.database_url and not settings.database_path.exists():
         yield "WRONG", f"there is no installation in {settings.data}; molva creates it at its first start"
         return
     yield _line(settings.data.stat().st_mode & 0o077 == 0, f"data folder {settings.data} is private")
@@ -405,7 +405,7 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     except (vault.VaultError, OSError) as error:
         yield "WRONG", str(error)
     with db.connection():
-        yield _line(db.value("PRAGMA quick_check") == "ok", "the database is sound")
+        yield _line(db.is_sound(), "the database is sound")
         yield _line(people.has_admin(), "there is an administrator (the server prints a code to make one)")
         yield _line(delivery.worker_alive(), "a worker is running (it starts with: molva)")
         yield _line(watchdog.free_space() >= watchdog.DISK_MIN, "the disk of the data folder has room")

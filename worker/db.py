@@ -14,14 +14,16 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import peewee
 
 from worker.settings import Settings
+
+T = TypeVar("T")
 
 # synchronous=FULL: with NORMAL a power cut may undo `sending` after the message left, and the
 # message would silently go out a second time.
@@ -39,17 +41,16 @@ PRAGMAS = {
 class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
     def rollback(self) -> None:
         """Undo the transaction; SQLite has done so itself when the disk was full or failed."""
-        if self.connection().in_transaction:
+        if self.raw().in_transaction:
             super().rollback()
 
-
-    # Past peewee's own layer, which costs more than a small statement does.
+    raw: Any = peewee.SqliteDatabase.connection  # past peewee's own layer, which costs more than a small statement
 
     def run(self, sql: str, parameters: Sequence[Any]) -> Any:
-        return self.connection().execute(sql, parameters)
+        return self.raw().execute(sql, parameters)
 
     def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> int:
-        return int(self.connection().executemany(sql, parameters).rowcount)
+        return int(self.raw().executemany(sql, parameters).rowcount)
 
     def prepare(self) -> None:
         """Nothing is missing here."""
@@ -59,6 +60,7 @@ _sqlite = _Database(None, lock_type="IMMEDIATE", autoconnect=False)
 database: Any = peewee.DatabaseProxy()
 database.initialize(_sqlite)
 _chosen: Any = _sqlite  # what the proxy stands for, without its cost
+_folder = Path()
 _write_lock = threading.RLock()
 # What goes past peewee must fail as peewee does: callers catch one family of exceptions.
 _as_peewee: Any = peewee.__exception_wrapper__  # type: ignore[attr-defined,unused-ignore]
@@ -66,7 +68,8 @@ _as_peewee: Any = peewee.__exception_wrapper__  # type: ignore[attr-defined,unus
 
 def open_database(settings: Settings) -> None:
     """Point the handle at the data folder of `settings`, creating the folder with mode 0700."""
-    global _chosen
+    global _chosen, _folder
+    _folder = settings.data
     make_private(settings.data)
     make_private(settings.uploads)
     close()
@@ -90,9 +93,10 @@ def _postgres() -> Any:
     return postgres
 
 
-def sqlite_function(name: str) -> Any:
+def sqlite_function(name: str) -> Callable[[T], T]:
     """A decorator: SQL gets a function of this name; PostgreSQL has those in `postgres`."""
-    return _sqlite.func(name)
+    given: Any = _sqlite.func(name)
+    return given  # type: ignore[no-any-return]
 
 
 def is_shared() -> bool:
@@ -139,6 +143,11 @@ def is_locked(patience: float = 0.3) -> bool:
     return False
 
 
+def is_sound() -> bool:
+    """Whether the database can be read without contradictions, as far as a quick look tells."""
+    return is_shared() or value("PRAGMA quick_check") == "ok"
+
+
 def close() -> None:
     """Close this thread's connection if it is open."""
     if not _chosen.is_closed():
@@ -168,6 +177,11 @@ def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
     """Run one statement for every row of `parameters`; the number of rows changed."""
     with _as_peewee:
         return int(_chosen.run_many(sql, parameters))
+
+
+def folder() -> Path:
+    """The data folder of the installation whose database is open."""
+    return _folder
 
 
 def prepare() -> None:

@@ -59,7 +59,10 @@ def trouble(error: BaseException) -> str:
     return "broken" if lost or state[:2] in ("08", "53", "57", "58") else ""
 
 
-class PostgresDatabase(peewee.PostgresqlDatabase):  # type: ignore[misc,unused-ignore]
+_Base: Any = peewee.PostgresqlDatabase
+
+
+class PostgresDatabase(_Base):  # type: ignore[misc]
     """One database of a PostgreSQL server, by its URL. A lost connection is made anew where it is next needed."""
 
     def __init__(self, url: str) -> None:
@@ -77,18 +80,18 @@ class PostgresDatabase(peewee.PostgresqlDatabase):  # type: ignore[misc,unused-i
         )
 
     def _connect(self) -> Any:
-        made: Any = super()._connect()  # type: ignore[no-untyped-call]
+        made: Any = super()._connect()
         made.adapters.register_loader("numeric", _Whole)
         made.prepare_threshold = 2
         return made
 
     def connection(self) -> Any:
         """This thread's connection; one that the server has closed is replaced, outside of a transaction."""
-        found: Any = super().connection()  # type: ignore[no-untyped-call]
+        found: Any = super().connection()
         if found.closed and not self.in_transaction():
             self.close()
             self.connect()
-            found = super().connection()  # type: ignore[no-untyped-call]
+            found = super().connection()
         return found
 
     def begin(self, isolation_level: Any = None) -> None:
@@ -130,11 +133,13 @@ _CAST = re.compile(r"CAST\((\S+) AS INTEGER\)")
 @lru_cache(4_096)
 def spelt(sql: str) -> str:
     """A statement of ours as PostgreSQL spells it. No literal in our SQL has a question mark."""
-    sql = _CAST.sub(r"molva_whole(\1)", sql.replace("%", "%%").replace(" IS ?", " IS NOT DISTINCT FROM ?").replace("?", "%s"))
+    sql = _CAST.sub(
+        r"molva_whole(\1)", sql.replace("%", "%%").replace(" IS ?", " IS NOT DISTINCT FROM ?").replace("?", "%s")
+    )
     return sql.replace("json_each(", "molva_each(").replace("json_extract(", "molva_extract(")
 
 
-class _Whole(Loader):  # type: ignore[misc,unused-ignore]
+class _Whole(Loader):
     """SUM of whole numbers is a NUMERIC here; to the rest of the house it is a whole number."""
 
     def load(self, data: Any) -> int | float:
