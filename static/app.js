@@ -45,7 +45,8 @@
 
   /* ---- live parts: silent in hidden tabs, a note while the server does not answer */
   on("htmx:beforeRequest", (event) => {
-    if (document.hidden && isPoll(event.detail.elt)) event.preventDefault();
+    const { elt } = event.detail;
+    if (document.hidden && (isPoll(elt) || "seen" in elt.dataset)) event.preventDefault(); // nobody has seen it
   });
   on("visibilitychange", () => {
     if (!document.hidden) document.body.dispatchEvent(new Event("wake"));
@@ -63,6 +64,58 @@
     else if (!xhr.status && requestConfig.verb !== "get") toast({ text: document.body.dataset.lost, level: "error" });
   });
 
+  /* ---- outerHTML swaps morph: what is there stays, with its focus and caret, what is unfolded and what was typed.
+     A look (GET) keeps every field that a person edited; the answer to a deed keeps what was edited after it left. */
+  const edited = new WeakMap(); // field → when
+  const sentAt = new WeakMap(); // request → when
+  let since = 0;
+  let focused = false;
+  on("input", ({ target }) => {
+    const group = target.type === "radio" ? document.getElementsByName(target.name) : [target];
+    group.forEach((field) => edited.set(field, performance.now()));
+  });
+  on("htmx:beforeRequest", (event) => sentAt.set(event.detail.xhr, performance.now()));
+  function mayChange(name, elt) {
+    if (name === "open") return !elt.matches("details, dialog");
+    if (!["value", "checked", "selected"].includes(name)) return true;
+    const field = elt.closest("select") || elt;
+    const kept = edited.get(field) > since;
+    if (!kept) edited.delete(field);
+    return !kept;
+  }
+  on("htmx:beforeSwap", (event) => {
+    const { target, xhr, requestConfig } = event.detail;
+    since = requestConfig.verb === "get" ? 0 : sentAt.get(xhr);
+    focused = target.contains(document.activeElement);
+    const style = xhr.getResponseHeader("HX-Reswap") || requestConfig.elt.getAttribute("hx-swap");
+    if (style === "outerHTML") event.detail.swapOverride = "morph";
+  });
+  if (window.htmx) {
+    window.htmx.defineExtension("morph", {
+      isInlineSwap: (style) => style === "morph",
+      handleSwap: (style, target, fragment) =>
+        style === "morph" &&
+        window.Idiomorph.morph(target, fragment.children, {
+          morphStyle: "outerHTML",
+          callbacks: { beforeAttributeUpdated: mayChange },
+        }),
+    });
+  }
+  /* what had the focus is gone: the part that it stood in has it now, not the beginning of the page */
+  function refocus(part) {
+    const now = document.activeElement;
+    if ((now !== document.body && now.checkVisibility()) || !part || !part.isConnected) return;
+    part.tabIndex = -1;
+    part.focus({ preventScroll: true });
+  }
+
+  /* ---- the title says how far it is */
+  const title = document.title;
+  function entitle() {
+    const part = document.querySelector("[data-percent]");
+    if (part) document.title = part.dataset.percent ? `${part.dataset.percent} · ${title}` : title;
+  }
+
   /* ---- a short summary for screen readers, at most every 10 seconds */
   let spoken = 0;
   function announce() {
@@ -76,18 +129,50 @@
 
   /* ---- dialogs */
   function open(dialog) {
+    if (dialog && dialog.id === "keys") listKeys(dialog.querySelector("dl"));
     if (dialog && !dialog.open) dialog.showModal();
   }
+
+  /* ---- shortcuts: whatever has a data-key on this page; letters by their place, so that Cyrillic layouts work */
+  function listKeys(list) {
+    list.replaceChildren();
+    document.querySelectorAll("[data-key]").forEach((one) => {
+      const key = document.createElement("kbd");
+      key.textContent = one.dataset.key;
+      const name = document.createElement("dd");
+      name.textContent = one.labels && one.labels.length ? one.labels[0].textContent : one.textContent.trim();
+      list.appendChild(document.createElement("dt")).append(key);
+      list.append(name);
+    });
+  }
+  on("keydown", (event) => {
+    if (document.body.dataset.shortcuts === "off" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, select, textarea, dialog") || document.querySelector("dialog[open]")) return;
+    const placed = event.code === "Slash" && !event.shiftKey ? "/" : event.code.replace(/^Key/, "").toLowerCase();
+    const meant = [...document.querySelectorAll("[data-key]")].find(
+      ({ dataset: { key } }) => key === event.key || (key === placed && !event.shiftKey),
+    );
+    if (!meant) return;
+    event.preventDefault();
+    if (meant.matches("input")) meant.select();
+    meant.focus();
+    if (meant.matches("a, button")) meant.click();
+  });
   on("htmx:afterSwap", (event) => {
     announce();
+    entitle();
     const target = event.detail.target;
     if (target.id === "dialog" && target.firstElementChild) open(target);
     const problem = target.querySelector && target.querySelector("[data-focus]");
     if (problem) problem.focus();
+    else if (focused) refocus(by(target.id));
   });
   on("htmx:afterRequest", (event) => {
     const dialog = event.detail.elt.closest("dialog");
-    if (dialog && event.detail.successful && event.detail.requestConfig.verb !== "get") dialog.close();
+    if (dialog && event.detail.successful && event.detail.requestConfig.verb !== "get") {
+      dialog.close();
+      refocus(by(event.detail.target.id));
+    }
   });
 
   /* ---- clicks */
@@ -111,6 +196,8 @@
     field.focus();
     field.dispatchEvent(new Event("input", { bubbles: true }));
     field.dispatchEvent(new Event("keyup", { bubbles: true }));
+    const popup = button.closest("details[data-popup]");
+    if (popup) popup.open = false;
   }
   on("click", (event) => {
     const hit = (selector) => event.target.closest(selector);
@@ -128,15 +215,37 @@
     if (hit("[data-dismiss]")) hit("[data-dismiss]").closest(".toast, .notice").remove();
     if (hit("[data-copy]")) copy(hit("[data-copy]"));
     if (hit("[data-insert]")) insert(hit("[data-insert]"));
-    document.querySelectorAll("details[data-popup][open]").forEach((popup) => {
-      if (!popup.contains(event.target)) popup.open = false;
-    });
   });
+  /* an open popup goes when the pointer or the focus is elsewhere: it would lie over what has it */
+  for (const name of ["click", "focusin"]) {
+    on(name, (event) => {
+      document.querySelectorAll("details[data-popup][open]").forEach((popup) => {
+        if (!popup.contains(event.target)) popup.open = false;
+      });
+    });
+  }
   on("keydown", (event) => {
     const popup = event.key === "Escape" && document.querySelector("details[data-popup][open]");
     if (popup) {
       popup.open = false;
       popup.querySelector("summary").focus();
+    }
+  });
+
+  /* ---- the operator desk: Ctrl+Enter sends, Alt+Down and Alt+Up lead to the neighbours in the list */
+  on("keydown", (event) => {
+    const form = event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.closest("[data-send-keys]");
+    if (form && !event.isComposing) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
+    const step = event.altKey && !event.ctrlKey && !event.metaKey && { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const links = step ? [...document.querySelectorAll("[data-conversation]")] : [];
+    const at = links.findIndex((link) => link.hasAttribute("aria-current"));
+    const next = links[at < 0 ? 0 : at + step];
+    if (next) {
+      event.preventDefault();
+      next.click();
     }
   });
 
@@ -230,6 +339,7 @@
         button.setAttribute("aria-pressed", String(button.value === value));
       });
     } else if (event.target.matches("[data-language-switch]")) {
+      event.target.elements.next.value = location.pathname + location.search; // a new form may be a draft by now
       const kept = [...document.querySelectorAll("form[data-keep] [id]")]
         .filter((field) => "value" in field && field.name && !/^(file|password|hidden|submit|button)$/.test(field.type))
         .map((field) => [field.id, /^(checkbox|radio)$/.test(field.type) ? field.checked : field.value]);
@@ -243,4 +353,5 @@
     if (field) field[typeof value === "boolean" ? "checked" : "value"] = value;
   }
   announce();
+  entitle();
 })();

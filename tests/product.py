@@ -94,8 +94,8 @@ class Product:
                 found.append(facts)
         return found
 
-    def broadcast(self, provider: str, people: int, rate: int) -> Broadcast:
-        """A started broadcast to made-up people."""
+    def broadcast(self, provider: str, people: int, rate: int, first: int | None = None) -> Broadcast:
+        """A started broadcast to made-up people, with a canary of `first`."""
         tasks.configure(self.settings)
         channel = Channel.get(Channel.provider == provider)
         broadcast = broadcasts.create(
@@ -107,7 +107,7 @@ class Product:
         )
         tasks.read_file(file.id)
         wait(lambda: RecipientFile.get_by_id(file.id).state == "ready", 20)
-        started = broadcasts.start(self.settings, Broadcast.get_by_id(broadcast.id), "test")
+        started = broadcasts.start(self.settings, Broadcast.get_by_id(broadcast.id), "test", first)
         tasks.wake(started.id)
         return started
 

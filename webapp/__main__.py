@@ -160,7 +160,7 @@ def backup(context: click.Context, /, file: Path, force: bool, **options: Any) -
     else:
         click.echo("The secret key is not in it (it comes from MOLVA_SECRET_KEY): keep that as well")
     if made.missing:
-        click.echo(f"Uploads that were no longer there: {made.missing}")
+        click.echo(f"Files that were no longer there: {made.missing}")
 
 
 @main.command()
@@ -427,6 +427,7 @@ WAITS = {
     "daily_limit": "the channel's daily limit is used up",
     "rate": "the next message leaves at its turn",
     "retry": "some messages are tried again later",
+    "quiet_hours": "quiet hours",
     "file_checking": "a file is still being checked",
     "copying": "the recipients of the new run are being prepared",
 }

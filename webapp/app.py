@@ -17,8 +17,22 @@ from flask_babel import Babel, get_locale
 from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import assets, auth, callbacks, connection, errors, filters, glance, htmx, pages, polls, prefs, words
-from worker import db, people, tasks, vault
+from webapp import (
+    assets,
+    auth,
+    callbacks,
+    connection,
+    errors,
+    filters,
+    glance,
+    htmx,
+    packing,
+    pages,
+    polls,
+    prefs,
+    words,
+)
+from worker import db, inbox, people, tasks, vault
 from worker.settings import Settings, from_env
 
 MEGABYTE = 1024 * 1024
@@ -89,6 +103,7 @@ def build(settings: Settings | None = None) -> Flask:
     app.before_request(check_host)
     app.before_request(open_connection)
     app.teardown_request(connection.leave)
+    app.after_request(packing.pack)
     app.after_request(protect)
     auth.init_app(app)
     errors.init_app(app)
@@ -108,8 +123,10 @@ def _teach_jinja(app: Flask) -> None:
         me=auth.identity,
         menu=prefs.menu,
         theme=prefs.theme,
+        shortcuts=prefs.shortcuts,
         language=lambda: str(get_locale()),
         settings=app.extensions["molva"].settings,
+        unread_number=inbox.unread_number,
         new_id=lambda: secrets.token_hex(4),
         version=version(),
     )
@@ -157,7 +174,7 @@ def open_connection() -> None:
 def protect(response: Response) -> Response:
     """The same guards on every answer, errors included."""
     for name, value in HEADERS.items():
-        response.headers[name] = value
+        response.headers.setdefault(name, value)  # a view may have a stricter policy
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     if request.endpoint != "assets.static":

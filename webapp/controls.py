@@ -7,7 +7,7 @@ from typing import NamedTuple
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 
-from worker import broadcasts, tasks
+from worker import broadcasts, canary, tasks
 from worker.models import Broadcast
 from worker.settings import Settings
 from worker.states import allowed
@@ -53,12 +53,24 @@ def missing(broadcast: Broadcast) -> list[LazyString]:
     return [text for action, text in MISSING.items() if action not in there]
 
 
-def press(settings: Settings, broadcast: Broadcast, action: str, actor: str, who: str = "everyone") -> Broadcast:
-    """Do it, and wake the worker. Raises Invalid and NotAllowed of worker.broadcasts."""
+def press(
+    settings: Settings,
+    broadcast: Broadcast,
+    action: str,
+    actor: str,
+    who: str = "everyone",
+    first: int | None = None,
+    pick: str = canary.FIRST,
+    cause: str | None = None,
+) -> Broadcast:
+    """Do it, and wake the worker. `who` and `cause`: of a restart; `first` and `pick`: the canary of a start.
+
+    Raises Invalid and NotAllowed of worker.broadcasts.
+    """
     if action == "start":
-        changed = broadcasts.start(settings, broadcast, actor)
+        changed = broadcasts.start(settings, broadcast, actor, first, pick)
     elif action == "restart":
-        changed = broadcasts.restart(broadcast, who, actor)
+        changed = broadcasts.restart(broadcast, who, actor, cause)
         tasks.copy_run(changed.id)
     else:
         deed = {"stop": broadcasts.stop, "resume": broadcasts.resume, "clear": broadcasts.clear}[action]

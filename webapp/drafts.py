@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import BinaryIO, cast
 
 from flask import Request
@@ -14,6 +15,8 @@ from worker.models import Broadcast
 from worker.settings import Settings
 
 TOKEN_MAX = 64
+# One form at a time: what is saved by itself must not overtake the press on Save of the same form.
+_turn = threading.RLock()
 
 
 class Incomplete(Exception):
@@ -64,9 +67,34 @@ def save_what_fits(settings: Settings, form: BroadcastForm, actor: str) -> Broad
     raise Incomplete
 
 
+def save_by_itself(settings: Settings, form: BroadcastForm, seen: str, actor: str) -> bool:
+    """Store what fits of a draft while a person types. False when it is no draft any more, or has changed
+    since this form saw it (`seen`: its updated_at, empty for none): a press on Save, or another window, was later."""
+    with _turn:
+        row = _now(form)
+        if row is not None and (row.state != "draft" or str(row.updated_at) != seen):
+            return False
+        save_what_fits(settings, form, actor)
+        return True
+
+
+def _now(form: BroadcastForm) -> Broadcast | None:
+    """The broadcast of a form as it is now: another request may have changed it since this one began."""
+    if form.broadcast is not None:
+        return Broadcast.get_or_none(Broadcast.id == form.broadcast.id)
+    return by_token((form.form_token.data or "")[:TOKEN_MAX])
+
+
 def _store(settings: Settings, form: BroadcastForm, values: dict[str, object], actor: str, complete: bool) -> Broadcast:
+    with _turn:
+        return _store_now(settings, form, values, actor, complete)
+
+
+def _store_now(
+    settings: Settings, form: BroadcastForm, values: dict[str, object], actor: str, complete: bool
+) -> Broadcast:
     token = (form.form_token.data or "")[:TOKEN_MAX] or None
-    broadcast = form.broadcast or by_token(token or "")
+    broadcast = _now(form) or form.broadcast
     if broadcast is None:
         made = broadcasts.create(settings, values, actor, complete=complete, form_token=token)
         form.broadcast = made

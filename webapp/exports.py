@@ -1,17 +1,20 @@
-"""CSV downloads, shared by pages and API: streamed, formula-safe, readable by a spreadsheet."""
+"""CSV and XLSX downloads, shared by pages and API: streamed, formula-safe, readable by a spreadsheet."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from flask import Response, stream_with_context
+from flask_babel import gettext as _
 
-from webapp import sentences
-from worker import db, recipients, reports
+from webapp import filters, sentences, words
+from worker import audit, clock, db, optouts, recipients, reports, workbook
 from worker.models import Broadcast, RecipientFile, RejectedRow
+from worker.settings import Settings
 
 
 def delimiter(language: str) -> str:
@@ -19,23 +22,37 @@ def delimiter(language: str) -> str:
     return ";" if language == "ru" else ","
 
 
-def _because(code: str, text: str | None) -> str:
-    found = sentences.cause(code, text)
-    return reports.safe_cell(found["text"]) if found else ""
+Safe = Callable[[str], str]
 
 
-def report_csv(broadcast: Broadcast, run: int | None, language: str) -> Response:
-    """Every message of the run (None: of all) with its original columns."""
+def report_csv(broadcast: Broadcast, chosen: reports.Filter, language: str) -> Response:
+    """Every chosen message with its original columns."""
 
     def batches() -> Iterator[Iterable[list[Any]]]:
         with db.connection():
-            _, columns = reports.export_columns(broadcast, run)
+            _, columns = reports.export_columns(broadcast, chosen)
             yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns)]]
-            lines = _lines_of(ZoneInfo(broadcast.timezone))
-            for name, messages, cells in reports.export(broadcast, run):
+            lines = _lines_of(ZoneInfo(broadcast.timezone), reports.safe_cell, int)
+            for name, messages, cells in reports.export(broadcast, chosen):
                 yield lines(reports.safe_cell(name), messages, cells)
 
     return _csv(batches(), f"report-{broadcast.id}.csv", language)
+
+
+def report_xlsx(broadcast: Broadcast, chosen: reports.Filter) -> Response:
+    """The same as a workbook."""
+
+    def batches() -> Iterator[Iterable[list[Any]]]:
+        lines = _lines_of(ZoneInfo(broadcast.timezone), str, workbook.Number)
+        for name, messages, cells in reports.export(broadcast, chosen):
+            yield lines(name, messages, cells)
+
+    def pieces() -> Iterator[bytes]:
+        with db.connection():
+            _, columns = reports.export_columns(broadcast, chosen)
+            yield from workbook.pieces([*reports.FIXED, *columns], batches(), numbers=2)
+
+    return _file(pieces(), f"report-{broadcast.id}.xlsx", workbook.MIME)
 
 
 class _Causes(dict[tuple[str | None, str | None], str]):
@@ -43,29 +60,36 @@ class _Causes(dict[tuple[str | None, str | None], str]):
 
     MOST = 1_000
 
+    def __init__(self, safe: Safe) -> None:
+        super().__init__()
+        self._safe = safe
+
     def __missing__(self, found: tuple[str | None, str | None]) -> str:
         if len(self) >= self.MOST:
             self.clear()
         code, text = found
-        words = self[found] = _because(code, text) if code else ""
+        because = sentences.cause(code, text)
+        words = self[found] = self._safe(because["text"]) if because else ""
         return words
 
 
-def _lines_of(zone: ZoneInfo) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
-    """How messages stand in the report."""
-    because, at, safe = _Causes(), reports.Seconds(zone), reports.safe_cell
+def _lines_of(
+    zone: ZoneInfo, safe: Safe, whole: Callable[[int], Any]
+) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
+    """How messages stand in the report. `safe` makes a text harmless, `whole` a number ready to be written."""
+    because, at = _Causes(safe), reports.Seconds(zone)
 
     def lines(name: str, messages: list[tuple[Any, ...]], cells: list[reports.Cells]) -> list[list[Any]]:
         return [
             [
                 phone,
                 status,
-                cause,
+                cause or "",
                 because[cause, words],
-                identity and safe(identity),
-                run,
+                safe(identity) if identity else "",
+                whole(run),
                 name,
-                line,
+                whole(line),
                 at[sent],
                 at[delivered],
                 at[read],
@@ -98,6 +122,34 @@ def errors_csv(file: RecipientFile, language: str) -> Response:
     return _csv(batches(), f"errors-{file.id}.csv", language)
 
 
+def optouts_csv(settings: Settings, language: str, actor: str) -> Response:
+    """The whole stop list, the earliest entry first; worker.optout_files reads it back."""
+    with db.write():
+        audit.record(actor, "optout.export")
+
+    def batches() -> Iterator[Iterable[list[str]]]:
+        at, safe = reports.Seconds(ZoneInfo(settings.timezone)), reports.safe_cell
+        scopes = {scope: str(label) for scope, label in words.OPTOUT_SCOPES.items()}
+        sources = {source: str(label) for source, label in words.OPTOUT_SOURCES.items()}
+        channels = {row_id: safe(filters.own_name(name)) for row_id, name in db.rows("SELECT id, name FROM channel")}
+        because = lru_cache(1_000)(lambda source, reason: safe(sentences.optout_reason(source, reason)))
+        yield [[_("Phone"), _("What is stopped"), _("Reason"), _("Source"), _("Channel"), _("Since")]]
+        for rows in optouts.every():
+            yield [
+                [
+                    phone if phone[1:].isdigit() else safe(phone),
+                    scopes[scope],
+                    because(source, reason),
+                    sources[source],
+                    channels.get(channel_id, ""),
+                    at[since // clock.SECOND],
+                ]
+                for _id, phone, scope, reason, source, channel_id, since in rows
+            ]
+
+    return _csv(batches(), "optouts.csv", language)
+
+
 def sample_csv(columns: list[str], language: str) -> Response:
     """The file template of a broadcast: its columns and one example row."""
     return csv_file(recipients.sample_csv(columns, language), "sample.csv")
@@ -109,6 +161,10 @@ def csv_file(data: bytes, name: str) -> Response:
 
 
 def _csv(batches: Iterator[Iterable[list[Any]]], name: str, language: str) -> Response:
-    response = Response(stream_with_context(reports.csv_lines(batches, delimiter(language))), mimetype="text/csv")
+    return _file(reports.csv_lines(batches, delimiter(language)), name, "text/csv")
+
+
+def _file(pieces: Iterator[bytes], name: str, mime: str) -> Response:
+    response = Response(stream_with_context(pieces), mimetype=mime)
     response.headers["Content-Disposition"] = f"attachment; filename={name}"
     return response

@@ -5,6 +5,7 @@ Everything numeric and dated goes through Babel; nothing is formatted by hand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,6 +15,7 @@ import phonenumbers
 from babel import dates
 from babel.numbers import format_percent
 from flask_babel import (
+    format_currency,
     format_datetime,
     format_decimal,
     format_timedelta,
@@ -22,7 +24,7 @@ from flask_babel import (
 )
 from flask_babel import gettext as _
 
-from webapp import words
+from webapp import markup, words
 from worker import clock
 
 NO_BREAK = "\u00a0"
@@ -48,6 +50,14 @@ def percent(part: float, whole: float) -> str:
     elif share == 100 and part != whole:
         share = 99.9
     return str(format_percent(Decimal(str(share)) / 100, locale=get_locale(), decimal_quantization=False))
+
+
+def money(value: float, currency: str | None) -> str:
+    """120.5 and "RUB" → "120,50 ₽"; a plain number where the currency is not known."""
+    if not currency:
+        return number(round(value, 2))
+    # A code of letters stands apart from the figures; a sign stands where the language puts it.
+    return re.sub(r"(?<=[A-Z]{3})(?=\d)", NO_BREAK, str(format_currency(value, currency)))
 
 
 def filesize(size: int) -> str:
@@ -91,6 +101,14 @@ def until(ms: int) -> str:
     return at(ms)
 
 
+def exact(ms: int) -> str:
+    """The moment to the second, with its day when that is another one: "14:05:09"."""
+    then = moment(ms)
+    if then.date() != moment(clock.now()).date():
+        return when(ms)
+    return str(dates.format_time(then, "medium", locale=get_locale()))
+
+
 def duration(ms: int) -> str:
     """A length of time in its largest unit: "3 minutes"."""
     return str(format_timedelta(timedelta(milliseconds=ms), threshold=0.95))
@@ -102,6 +120,11 @@ def ago(ms: int | None) -> str:
         return "–"
     delta = timedelta(milliseconds=ms - clock.now())
     return str(format_timedelta(delta, add_direction=True, threshold=0.95))
+
+
+def left(ms: int) -> str:
+    """How long until that moment, in a unit of which there are two at least: "23 hours", "84 minutes"."""
+    return str(format_timedelta(timedelta(milliseconds=max(ms - clock.now(), 0)), threshold=2))
 
 
 def phone(e164: str) -> str:
@@ -133,6 +156,12 @@ def browser(agent: str) -> str:
     return ", ".join(filter(None, seen)) or agent or "–"
 
 
+def last_words(text: str) -> str:
+    """What a list of conversations shows of the last message: its beginning, or what it is when it has no words."""
+    kind = text[1:-1] if text.startswith("[") and text.endswith("]") else ""
+    return str(words.INBOUND_KINDS.get(kind, text))
+
+
 def own_name(name: str) -> str:
     """The name of a channel or provider; those of the sandbox in the reader's language."""
     return str(words.PROVIDERS.get(name, name))
@@ -140,12 +169,17 @@ def own_name(name: str) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "own_name": own_name,
+    "last_words": last_words,
     "number": number,
+    "chat": markup.chat,
     "percent": percent,
+    "money": money,
     "filesize": filesize,
     "when": when,
     "at": at,
+    "exact": exact,
     "ago": ago,
+    "left": left,
     "duration": duration,
     "phone": phone,
     "masked": masked,

@@ -6,20 +6,17 @@ numbers: whatever a person changes about the broadcast is seen at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from flask import current_app, request, session
 from flask_babel import get_locale
 
 from webapp import auth, live, lookup
-from worker import clock, db, reports
-from worker.models import Broadcast
+from worker import clock, db
 
 AGE = 0.9  # seconds
 KEPT_MAX = 1_000
-MANY = 2_000  # problems whose causes are not counted for every page
-CAUSES_AGE, CAUSES_AGE_MAX = 5.0, 60.0  # seconds, while the numbers move and while they stand
 
 
 class Glance(NamedTuple):
@@ -96,24 +93,3 @@ def _found(number: int) -> tuple[object, ...]:
         [min(number, lookup.ID_MAX)],
     )
     return rows[0] if rows else ()
-
-
-Causes = list[tuple[str, str, int]]
-
-
-def causes(broadcast: Broadcast, run: int | None, numbers: Mapping[str, int]) -> Causes:
-    """(status, cause, number) of what did not arrive. Where there are many, counted once in a while."""
-    problems = tuple(numbers[status] for status in ("failed", "undelivered", "uncertain", "held"))
-    if sum(problems) <= MANY:
-        return reports.cause_groups(broadcast, run)
-    kept: dict[tuple[object, ...], tuple[Causes, object, float]] = current_app.extensions.setdefault("molva.causes", {})
-    key, now = (broadcast.id, run), clock.monotonic()
-    if key in kept:
-        groups, of, at = kept[key]
-        if now - at < (CAUSES_AGE_MAX if of == problems else CAUSES_AGE):
-            return groups
-    if len(kept) >= KEPT_MAX:
-        kept.clear()
-    groups = reports.cause_groups(broadcast, run)
-    kept[key] = (groups, problems, now)
-    return groups

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +10,9 @@ from typing import Any, NamedTuple
 from flask import url_for
 
 from webapp import sentences
-from worker import broadcasts, clock, db, recipients, rendering, reports, segments, watchdog
+from worker import broadcasts, clock, db, quiet, recipients, reports, watchdog
 from worker.models import Broadcast, RecipientFile, Run
-from worker.states import MESSAGE_STATUSES, TAKEN
+from worker.states import MESSAGE_STATUSES
 
 MEASURED = clock.MINUTE  # a speed is news for as long as it was measured over
 SHOWN_PROBLEMS = 50
@@ -27,11 +25,6 @@ def face(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: int | No
     if not broadcasts.is_completed(broadcast, numbers, finished_at):
         return "awaiting"
     return "uncertain" if numbers["uncertain"] else "finished"
-
-
-def sent(numbers: Mapping[str, int]) -> int:
-    """How many the provider has taken over, certainly or most likely."""
-    return sum(numbers[status] for status in TAKEN if status != "sending")
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ class Live:
 
     @property
     def sent(self) -> int:
-        return sent(self.numbers)
+        return reports.taken(self.numbers)
 
     @property
     def gone(self) -> int:
@@ -82,6 +75,25 @@ class Live:
     @property
     def left(self) -> int:
         return broadcasts.left(self.numbers)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nobody of the list has left the queue."""
+        return self.numbers["queued"] == self.numbers["total"]
+
+    @property
+    def in_canary(self) -> bool:
+        """Whether only some people get their message before it stops by itself."""
+        return bool(self.broadcast.canary) and not self.canary_sent
+
+    @property
+    def canary_sent(self) -> bool:
+        return broadcasts.canary_through(self.broadcast)
+
+    @property
+    def canary_left(self) -> int:
+        """How many of the canary still have to go out."""
+        return max(0, (self.broadcast.canary or 0) - self.done)
 
     @property
     def done(self) -> int:
@@ -175,7 +187,7 @@ class Item(NamedTuple):
 
     @property
     def sent(self) -> int:
-        return sent(self.numbers)
+        return reports.taken(self.numbers)
 
     @property
     def done(self) -> int:
@@ -203,8 +215,6 @@ def items(found: Sequence[Broadcast], channel_names: Mapping[int, str]) -> list[
 
 # --- files ------------------------------------------------------------------------------------------
 
-OTHER_CODES = ("duplicate", "opted_out", "blank_row")
-
 
 @dataclass(frozen=True)
 class FileShown:
@@ -218,13 +228,13 @@ class FileShown:
     @property
     def rejected(self) -> dict[str, int]:
         """duplicates, invalid, opted_out and blank; with the accepted ones they are all the rows."""
-        found: dict[str, int] = self.file.rejected
-        return {
-            "duplicates": found.get("duplicate", 0),
-            "invalid": sum(n for code, n in found.items() if code not in OTHER_CODES),
-            "opted_out": found.get("opted_out", 0),
-            "blank": found.get("blank_row", 0),
-        }
+        return recipients.breakdown(self.file.rejected)
+
+    @property
+    def zone_column(self) -> str | None:
+        """The column that says in which time zone a recipient lives, which quiet hours need; None without one."""
+        at = quiet.zone_column(self.file.columns)
+        return None if at is None else str(self.file.columns[at])
 
     @property
     def listed(self) -> int:
@@ -268,57 +278,3 @@ def removed_but_queued(broadcast: Broadcast) -> list[tuple[str, int]]:
             [broadcast.id, broadcast.run],
         )
     ]
-
-
-def checked(shown: Sequence[FileShown]) -> dict[str, int]:
-    """The rows of all files together, in the words of a check result."""
-    total = {"rows": 0, "accepted": 0, "duplicates": 0, "invalid": 0, "opted_out": 0, "blank": 0}
-    for one in shown:
-        total["rows"] += one.file.rows
-        total["accepted"] += one.file.accepted
-        for name, n in one.rejected.items():
-            total[name] += n
-    return total
-
-
-# --- one message as the phone will show it ----------------------------------------------------------
-
-
-class Preview(NamedTuple):
-    """One rendered message: for whom, the text, and how an SMS is counted (None for WABA)."""
-
-    phone: str
-    text: str
-    counted: segments.Segments | None
-    line: int
-
-
-def preview(broadcast: Broadcast, which: str = "first") -> Preview | None:
-    """The message of the first recipient, or of a random one; None while it cannot be rendered."""
-    content = broadcasts.content(broadcast)
-    if content is None:
-        return None
-    ready = [f for f in broadcasts.live_files(broadcast) if f.state == "ready" and f.accepted]
-    if not ready:
-        return None
-    source, after = ready[0], 0
-    if which == "random":
-        source = random.choices(ready, [f.accepted for f in ready])[0]  # noqa: S311
-        after = random.randrange(source.rows + 1)  # noqa: S311
-    row = _row_after(broadcast, source, after) or _row_after(broadcast, source, 0)
-    if row is None:
-        return None
-    cells = json.loads(row.row) if row.row else [row.phone]
-    try:
-        text = content.bind(source.columns).render(cells).text
-    except (rendering.RowError, rendering.MissingColumns):
-        return None
-    counted = segments.count(text) if content.template is None else None
-    return Preview(row.phone, text, counted, row.line)
-
-
-def _row_after(broadcast: Broadcast, source: RecipientFile, line: int) -> reports.Row | None:
-    run = source.run or broadcast.run
-    chosen = reports.Filter(run=run, file_id=source.id)
-    found = reports.messages(broadcast, chosen, f"{run}.{source.id}.{line}", 1).items
-    return found[0] if found else None

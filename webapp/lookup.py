@@ -7,8 +7,8 @@ from typing import Any
 from flask import abort, current_app, request
 from flask_babel import get_locale
 
-from worker import broadcasts, channels, reports
-from worker.models import Broadcast, Channel, RecipientFile
+from worker import broadcasts, channels, phone, reports
+from worker.models import Broadcast, Channel, Conversation, RecipientFile
 from worker.settings import Settings
 
 ID_MAX = 2**62  # larger numbers do not fit into a column
@@ -49,6 +49,11 @@ def channel(number: int) -> Channel:
     return found
 
 
+def conversation(number: int) -> Conversation:
+    found: Conversation = _found(Conversation.get_or_none(Conversation.id == min(number, ID_MAX)))
+    return found
+
+
 def message(number: int, message_id: int) -> reports.Row:
     """A message of this broadcast and of no other."""
     row = reports.message(min(message_id, ID_MAX))
@@ -61,3 +66,17 @@ def phone_filter() -> str:
     """The beginning of a number as the message table holds it, from `phone=` of the address."""
     digits = "".join(c for c in request.args.get("phone", "") if c in "0123456789")
     return f"+{digits[:19]}" if digits else ""
+
+
+def whole(name: str) -> int | None:
+    """A whole number that the address or the form gives; None when it gives none."""
+    text = request.values.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def phone_wanted() -> str:
+    """The number that `phone=` of the address looks for, however a person writes it: E.164, its beginning, or the
+    vendor's name of somebody who hides theirs."""
+    typed = " ".join(request.args.get("phone", "").split())[:100]
+    found = phone.parse(typed, settings().region).e164
+    return found or (typed if any(c.isalpha() for c in typed) else phone_filter())

@@ -30,6 +30,7 @@ _LOOKED_AT = (
     "SERVER_NAME",
     "wsgi.url_scheme",
 )
+_OF_ONE_ANSWER = ("content-length", "content-encoding")
 
 Headers = list[tuple[str, str]]
 Environ = dict[str, Any]
@@ -99,6 +100,6 @@ class Polls:
             if not any(name.lower() == "set-cookie" for name, _value in headers):
                 if len(self._known) >= SEATS_MAX:
                     self._known.clear()
-                kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
+                kept = [(name, value) for name, value in headers if name.lower() not in _OF_ONE_ANSWER]
                 self._known[browser] = _Known(seat, kept)
         return body

@@ -1,4 +1,4 @@
-"""What a person sees: the chosen language and theme (cookies, the language also with the account), and the menu."""
+"""What a person sees: language, theme and shortcuts (cookies, the language also with the account), and the menu."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flask import Response, current_app, request
 from webapp import auth
 from webapp.words import LANGUAGES, MENU, THEMES, MenuItem
 
-LANGUAGE, THEME = "molva_language", "molva_theme"
+LANGUAGE, THEME, SHORTCUTS = "molva_language", "molva_theme", "molva_shortcuts"
 YEAR = 365 * 24 * 3600
 
 
@@ -29,6 +29,11 @@ def theme() -> str:
     """light, dark or system."""
     chosen = request.cookies.get(THEME, "system")
     return chosen if chosen in THEMES else "system"
+
+
+def shortcuts() -> str:
+    """on, or off for who speaks to the computer or types by chance (WCAG 2.1.4)."""
+    return "off" if request.cookies.get(SHORTCUTS) == "off" else "on"
 
 
 def remember(response: Response, name: str, value: str) -> Response:

@@ -21,7 +21,9 @@ import random
 import re
 import secrets
 import signal
+import struct
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,8 +67,11 @@ MAGIC = (
     Special(
         "+79000001011", "paused", "the template is paused; the text is refused for SMS", "132015", "sms_bad_sender"
     ),
+    Special("+79000001012", "picture", "the person replies with a picture; for SMS with words"),
+    Special("+79000001013", "sms_only", "not on WhatsApp; an SMS arrives", "131026"),
 )
 _MAGIC = {special.phone: special for special in MAGIC}
+_FILES = "files"  # where the emulator keeps what people attached
 
 BODY_MAX = 20 * 1024 * 1024  # an uploaded file of a header
 HEAD_MAX = 64 * 1024
@@ -359,7 +364,7 @@ class Emulator:
             if method == "POST" and path[1:] == ["send"]:
                 return await self._send_sms(account, body)
             return 200, {"name": "Sandbox"}, {}
-        return await self._graph(account, method, path[1:], body)
+        return await self._graph(account, method, path[1:], f"http://{headers.get('host', '')}/{path[0]}", body)
 
     def _control(self, method: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
         """Delays, for tests and demonstrations: {"delivered": [0, 0.1], …}."""
@@ -372,7 +377,7 @@ class Emulator:
     # --- the Cloud API --------------------------------------------------------------------------
 
     async def _graph(
-        self, account: Account, method: str, path: list[str], body: bytes
+        self, account: Account, method: str, path: list[str], base: str, body: bytes
     ) -> tuple[int, Any, dict[str, str]] | None:
         settings = account.settings
         if path[:1] == [settings["phone_number_id"]] and method == "POST":
@@ -402,12 +407,20 @@ class Emulator:
                 },
                 {},
             )
+        if len(path) == 1 and path[0].startswith(_PICTURE):
+            url = f"{base}/{_FILES}/{path[0]}"
+            return 200, {"id": path[0], "url": url, "mime_type": "image/png", "file_size": len(_picture(path[0]))}, {}
+        if len(path) == 2 and path[0] == _FILES and path[1].startswith(_PICTURE):
+            return 200, _picture(path[1]), {}
         return 404, _graph_error(100, "Unsupported request"), {}
 
     async def _send_waba(self, account: Account, body: bytes) -> tuple[int, Any, dict[str, str]] | None:
         try:
             message = json.loads(body)
-            phone, template = str(message["to"]), message["template"]
+            phone = str(message["to"])
+            if message["type"] == "text":
+                return await self._take_waba(account, message, phone, str(message["text"]["body"]))
+            template = message["template"]
             name, language = template["name"], template["language"]["code"]
         except (ValueError, KeyError, TypeError):
             return 400, _graph_error(100, "Invalid parameter"), {}
@@ -418,9 +431,15 @@ class Emulator:
             return 400, _graph_error(132015, "Template is paused"), {}
         if _wanted(found) != _given(template.get("components", [])):
             return 400, _graph_error(132000, "Number of parameters does not match"), {}
-        special = _MAGIC.get(phone)
-        if special is not None and special.key == "paused":
+        if phone in _MAGIC and _MAGIC[phone].key == "paused":
             return 400, _graph_error(132015, "Template is paused"), {}
+        text = json.dumps(template, ensure_ascii=False, sort_keys=True)
+        return await self._take_waba(account, message, phone, text)
+
+    async def _take_waba(
+        self, account: Account, message: Mapping[str, Any], phone: str, text: str
+    ) -> tuple[int, Any, dict[str, str]] | None:
+        special = _MAGIC.get(phone)
         token = str(message.get("biz_opaque_callback_data", ""))
         if self._throttles(special, token, phone):
             return 429, _graph_error(130429, "Rate limit hit"), {"Retry-After": str(RETRY_AFTER)}
@@ -430,7 +449,6 @@ class Emulator:
             "contacts": [{"input": phone, "wa_id": phone.lstrip("+")}],
             "messages": [{"id": identity, "message_status": "accepted"}],
         }
-        text = json.dumps(template, ensure_ascii=False, sort_keys=True)
         return await self._accept(account, phone, token, identity, text, special, ok)
 
     # --- the SMS wire ---------------------------------------------------------------------------
@@ -524,8 +542,10 @@ class Emulator:
 
 def _plan(account: Account, key: str, special: Special | None) -> list[str]:
     """The callbacks that follow an acceptance."""
-    if key in ("not_on_whatsapp", "marketing_cap", "fails_later") and special is not None:
-        return [f"failed:{special.waba if account.waba else special.sms}"]
+    if key in ("not_on_whatsapp", "marketing_cap", "fails_later", "sms_only") and special is not None:
+        code = special.waba if account.waba else special.sms
+        if code:
+            return [f"failed:{code}"]
     plan = ["sent", "delivered"]
     if account.waba and key != "never_read":
         plan.append("read")
@@ -533,6 +553,8 @@ def _plan(account: Account, key: str, special: Special | None) -> list[str]:
         plan.append("reply:Спасибо, подскажите, пожалуйста, часы работы?")
     if key == "stop":
         plan.append("reply:STOP")
+    if key == "picture":
+        plan.append("reply:Вот, посмотрите")
     return plan
 
 
@@ -579,16 +601,7 @@ def _waba_callback(account: Account, batch: Sequence[Event]) -> tuple[str, bytes
         phone = event.facts["phone"].lstrip("+")
         if status == "reply":
             contacts.append({"profile": {"name": "Sandbox"}, "wa_id": phone})
-            messages.append(
-                {
-                    "from": phone,
-                    "id": "wamid." + hashlib.sha256(event.facts["provider_id"].encode()).hexdigest()[:32],
-                    "timestamp": now,
-                    "type": "text",
-                    "text": {"body": argument},
-                    "context": {"id": event.facts["provider_id"]},
-                }
-            )
+            messages.append(_reply(event, phone, now, argument))
             continue
         item: dict[str, Any] = {
             "id": event.facts["provider_id"],
@@ -610,6 +623,37 @@ def _waba_callback(account: Account, batch: Sequence[Event]) -> tuple[str, bytes
     entry = {"id": account.settings["waba_id"], "changes": [{"field": "messages", "value": value}]}
     body = json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
     return f"/hooks/{account.key}", body, {"X-Hub-Signature-256": _signature(account.settings["app_secret"], body)}
+
+
+def _reply(event: Event, phone: str, now: str, text: str) -> dict[str, Any]:
+    """What a person answers: words, or a picture with words below it."""
+    mark = hashlib.sha256(event.facts["provider_id"].encode()).hexdigest()[:32]
+    said: dict[str, Any] = {"type": "text", "text": {"body": text}}
+    if event.facts["decision"] == "picture":
+        picture = {"id": _PICTURE + str(int(mark[:12], 16)), "mime_type": "image/png", "caption": text}
+        said = {"type": "image", "image": picture}
+    context = {"id": event.facts["provider_id"]}
+    return {"from": phone, "id": f"wamid.{mark}", "timestamp": now, "context": context, **said}
+
+
+_PICTURE = "9000"  # how the ids of pictures begin
+_SIDE = 240
+
+
+def _picture(media_id: str) -> bytes:
+    """A PNG of two colours, another one for each id."""
+    mark = hashlib.sha256(media_id.encode()).digest()
+    rows = b"".join(
+        b"\0" + b"".join(mark[:3] if (x - 120) ** 2 + (y - 120) ** 2 < 90**2 else mark[3:6] for x in range(_SIDE))
+        for y in range(_SIDE)
+    )
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    chunks = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def _sms_callback(account: Account, event: Event) -> tuple[str, bytes, dict[str, str]]:
@@ -675,10 +719,11 @@ _REASONS = {
 
 
 def _response(status: int, payload: Any, extra: Mapping[str, str]) -> bytes:
-    body = json.dumps(payload, ensure_ascii=False).encode()
+    file = isinstance(payload, bytes)
+    body = payload if file else json.dumps(payload, ensure_ascii=False).encode()
     lines = [
         f"HTTP/1.1 {status} {_REASONS[status]}",
-        "Content-Type: application/json",
+        f"Content-Type: {'image/png' if file else 'application/json'}",
         f"Content-Length: {len(body)}",
         *(f"{k}: {v}" for k, v in extra.items()),
     ]

@@ -30,7 +30,7 @@ def problem(found: Problem) -> str:
     """Why a value cannot be used, or why a broadcast cannot start."""
     facts: dict[str, Any] = {"v": "", "slot": "", "name": "", "min": 1, "max": 0, "status": "", "language": ""}
     facts |= {"host": "", "port": "", "kind": "", "text": "", "setting": "MOLVA_ALLOWED_PRIVATE_HOSTS"}
-    facts |= {"parts": "", "code": "", "why": "", "m": ""}
+    facts |= {"parts": "", "code": "", "why": "", "m": "", "n": "", "cols": ""}
     facts.update({key: v if isinstance(v, int | float) else _names(v) for key, v in found.facts.items()})
     known = {
         "name_required": _("Enter a name"),
@@ -40,7 +40,13 @@ def problem(found: Problem) -> str:
         "channel_unknown": _("There is no such channel"),
         "text_required": _("Enter the message text"),
         "text_empty": _("Enter the message text"),
-        "text_too_long": _("The text is too long"),
+        "text_too_long": _too_long(facts),
+        "too_many_segments": _("The text is too long: %(m)s SMS segments, up to %(max)s are possible", **facts),
+        "window_closed": _("The reply window is closed: send a template"),
+        "optout_unconfirmed": _("This person is on the stop list. Confirm that you want to answer anyway"),
+        "channel_gone": _("The channel has been deleted, nothing can be sent through it"),
+        "not_an_operator": _("This is nobody who may answer people"),
+        "too_many": _("Up to %(max)s are possible. Delete one first", **facts),
         "text_invalid": _("The text has a character that cannot be sent"),
         "text_bad_variable": _("A variable has no name: %(v)s", **facts),
         "text_unclosed": _("A variable is not closed: write {{ name }}"),
@@ -62,7 +68,16 @@ def problem(found: Problem) -> str:
         "already_started": _("The broadcast has already started"),
         "file_checking": _("A file is still being checked"),
         "no_recipients": _("Nobody would get the message: add a recipient file"),
+        "quiet_hours_invalid": _("Enter both times of the quiet hours, such as 21:00 and 09:00"),
+        "quiet_hours_same": _("The quiet hours begin and end at the same time"),
+        "canary_range": (
+            _("A canary takes from 1 to %(max)s people: fewer than the list has", max=_figure(facts["max"]))
+            if facts["max"]
+            else _("The list is too short for a canary")
+        ),
+        "canary_late": _("A canary is possible only before anything has been sent"),
         "has_report": _("It has sent messages and stays for its report"),
+        "cause_needs_who": _("A cause goes with “failed” or “undelivered” only"),
         "not_a_choice": _("Choose one of the offered values"),
         "not_a_boolean": _("Say yes or no"),
         "variables_invalid": _("The variables cannot be read"),
@@ -97,11 +112,34 @@ def problem(found: Problem) -> str:
         "place_missing": _("The place %(text)s stands nowhere, so the message would go out without it", **facts),
         "key_in_header": _("Everybody could read this key. Put it into “Token” and write {token} here"),
         "not_an_id": _("This is a phone number or a name. Enter the id, digits only, as the provider shows it"),
+        "phone_missing": _("Enter a phone number"),
+        "phone_invalid": _("“%(v)s” is not a phone number", **facts) if facts["v"] else _("Enter a phone number"),
+        "phone_scientific": _("Excel shortened the number to “%(v)s”. Enter it whole", **facts),
+        "too_many_words": _("Too many words: up to %(max)s are possible", **facts),
+        "word_without_letters": _("“%(v)s” has neither letters nor digits", **facts),
+        "word_means_other": _("“%(v)s” means something else already: see the list of words", **facts),
         "host_only": _("Enter the name or address alone, without http:// and port"),
         "sender_long": _("A sender name has Latin letters and digits, 11 at most; a number has digits only"),
+        "channel_off": _("The channel is out of use. Check its connection and switch it on"),
+        "phone_not_mobile": _("SMS cannot be sent to a fixed-line number"),
+        "phone_opted_out": _("The number is on the stop list, so nothing is sent to it"),
+        "row_missing": _("Row %(n)s has no message", **facts),
+        "row_last": _("That was the last row"),
+        "row_unusable": _("The message of row %(n)s cannot be made any more: the template has changed", **facts),
+        "columns_missing": _("Missing columns: %(cols)s", **facts),
+        "not_written": _("The message is not complete yet"),
+        "length_unknown": _("Not known: an earlier version checked the file. Have it read again"),
+        "nothing_empty": _("No message has an empty variable"),
+        "nothing_foreign": _("No message has such characters"),
         "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
+
+
+def _too_long(facts: Facts) -> str:
+    if not facts["m"]:
+        return str(_("The text is too long"))
+    return str(_("The text is too long: %(m)s characters, up to %(max)s are possible", **facts))
 
 
 def _slot_invalid(facts: Facts) -> str:
@@ -184,8 +222,14 @@ def cause(code: str | None, detail: str | None = None) -> dict[str, str] | None:
         return None
     found = causes.cause(code)
     text, advice = words.CAUSES[found.key]
-    shown = str(text) % {"text": detail or code} if found.key == "unknown" else str(text)
+    shown = str(text) % {"text": detail or code}
     return {"code": code, "text": shown, "who": str(words.WHO[found.who]), "advice": str(advice)}
+
+
+def held_up(code: str | None, detail: str | None = None) -> str:
+    """Why a single message failed, or why its channel does not send now; empty when nothing keeps it."""
+    because = cause(code, detail)
+    return waiting({"code": code}) or (because["text"] if because else "")
 
 
 def stop_reason(code: str | None, detail: Facts | None) -> str:
@@ -202,6 +246,8 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
     if code == "restored":
         when = filters.when(facts.get("at"))
         return str(_("Stopped: data restored from a backup of %(d)s. Later messages may have left", d=when))
+    if code == "canary":
+        return str(_("Stopped by itself: the canary of %(n)s has been sent", n=_figure(facts.get("n"))))
     if code == "same_error":
         return str(_("Stopped: the same error for %(n)s recipients in a row: %(cause)s", n=facts.get("n"), cause=why))
     return str(_("Stopped: %(cause)s", cause=why))
@@ -233,6 +279,7 @@ def waiting(found: Facts | None) -> str:
             if near
             else _("Waiting: some messages are tried again later")
         ),
+        "quiet_hours": lambda: _("Waiting: quiet hours until %(t)s", **moment) if moment else _("Waiting: quiet hours"),
         "daily_limit": lambda: (
             _("Waiting: the channel's daily limit is used up, going on at %(t)s", **moment)
             if moment
@@ -335,10 +382,39 @@ def special(key: str, kind: str) -> str:
     return str(words.SPECIAL_SMS.get(key) or words.SPECIAL[key] if kind == "sms" else words.SPECIAL[key])
 
 
+def _effect(found: Event) -> str:
+    """What became of a report that did not move its message on."""
+    known = {
+        "kept": _("nothing new"),
+        "conflict": _("contradicts what is known, and changes nothing"),
+    }
+    return str(known.get(found.effect or "", ""))
+
+
+def _stop_event(found: Event) -> str:
+    reason = optout_reason(found.cause or "", found.detail or "") or "–"
+    if found.code == "remove":
+        return str(_("Taken off the stop list: %(reason)s", reason=reason))
+    return str(_("Put on the stop list: %(reason)s", reason=reason))
+
+
+def optout_reason(source: str, reason: str) -> str:
+    """Why a number was put on the stop list or taken off: the words as they are, or what a code means."""
+    if source != "provider" or not reason:
+        return reason
+    known = {
+        "marketing_stopped": _("The person stopped marketing in WhatsApp"),
+        "marketing_resumed": _("The person allows marketing in WhatsApp again"),
+    }
+    return known.get(reason) or (cause(reason) or {})["text"]
+
+
 def event(found: Event) -> str:
     """One line of the story of a message."""
     if found.kind == "reply":
         return str(_("The person replied: “%(text)s”", text=found.detail or found.code))
+    if found.kind == "stop":
+        return _stop_event(found)
     if found.kind == "own" and found.code == "sending":
         return str(_("Taken from the queue"))
     label = str(words.MESSAGE_STATUSES[found.code].label if found.code in words.MESSAGE_STATUSES else found.code)
@@ -348,6 +424,8 @@ def event(found: Event) -> str:
         label = str(_("Delivery report: %(status)s", status=label.lower()))
     because = cause(found.cause, found.detail)
     detail = because["text"] if because else found.detail
+    more = [f"HTTP {found.http}" if found.http else "", _effect(found)]
+    tail = f" ({', '.join(filter(None, more))})" if any(more) else ""
     if detail and detail.startswith(label):
-        return detail  # the cause says all of it
-    return f"{label}: {detail}" if detail else label
+        return detail + tail  # the cause says all of it
+    return (f"{label}: {detail}" if detail else label) + tail

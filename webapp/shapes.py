@@ -7,9 +7,25 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from webapp import sentences, words
-from worker import broadcasts, channel_health, channels, clock, recipients, rendering, reports, watchdog
-from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
+from webapp import figures, sentences, sheet, words
+from worker import (
+    broadcasts,
+    channel_health,
+    channels,
+    clock,
+    direct,
+    inbox,
+    optouts,
+    recipients,
+    rendering,
+    reports,
+    statistics,
+    talk,
+    watchdog,
+)
+from worker.models import Attachment, Broadcast, Channel, Conversation, MessageTemplate, OptOut, RecipientFile, User
+from worker.preflight import Sheet
+from worker.preview import Preview
 from worker.providers import PROVIDERS
 from worker.providers.base import CallbackAddresses, Finding
 from worker.settings import Settings
@@ -171,6 +187,9 @@ def broadcast(row: Broadcast, run: int | None = -1) -> dict[str, Any]:
         "on_file_delete": row.on_file_delete,
         "rate_per_minute": row.rate_per_minute,
         "speed": row.speed,
+        "quiet_hours": broadcasts.quiet_hours(row),
+        "cooldown_days": row.cooldown_days,
+        "canary": row.canary,
         "send_at": clock.iso(row.send_at),
         "late_text": sentences.late_start(row.send_at, begun.started_at if begun else None) or None,
         "timezone": row.timezone,
@@ -199,3 +218,141 @@ def message(row: reports.Row) -> dict[str, Any]:
         "read_at": clock.iso(row.read_at),
         "undelivered_at": clock.iso(row.undelivered_at),
     }
+
+
+def report(row: Broadcast, run: int | None, facts: statistics.Facts | None, due: bool) -> dict[str, Any]:
+    """The numbers of a report. What is counted from the rows may be older: `as_of` says when; `counting`: whether it
+    is being counted anew. Null while nothing has been counted yet."""
+    numbers = broadcasts.count(row, run)
+    price = reports.cost(row, numbers)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "run": run or "all",
+        "counters": numbers,
+        "rates": [
+            {"name": rate.key, "n": rate.part, "of": rate.whole, "share": round(rate.part / rate.whole, 6)}
+            for rate in figures.rates(row, numbers, facts.replied if facts else None)
+            if rate.whole
+        ],
+        "cost": price,
+        "currency": row.channel.currency if row.channel and price is not None else None,
+        "files": [{"id": one.id, "name": one.name, "counters": of} for one, of in reports.by_file(row, run)],
+        "causes": [
+            {"status": status, "n": n, "cause": sentences.cause(code)}
+            for status, code, n in (facts.causes if facts else [])
+        ],
+        "counting": due,
+        **statistics.as_json(facts),
+    }
+
+
+def preflight(row: Broadcast, found: Sheet) -> dict[str, Any]:
+    lines = [sheet.line(row, item) for item in found.items]
+    return {
+        "ok": found.ok,
+        "items": [
+            {"code": one.code, "level": one.level, "text": one.text, **({"fix": one.url} if one.url else {})}
+            for one in lines
+        ],
+        "numbers": found.numbers | {"received_at": clock.iso(found.numbers["received_at"])},
+        "cost": found.cost,
+        "currency": found.currency,
+        "eta": clock.iso(found.eta),
+        "counting": found.counting,
+    }
+
+
+def preview(found: Preview) -> dict[str, Any]:
+    counted = found.counted
+    return {
+        "phone": found.phone,
+        "text": found.text,
+        "components": found.components or None,
+        "encoding": counted.encoding if counted else None,
+        "units": counted.units if counted else None,
+        "segments": counted.segments if counted else None,
+        "parts": found.parts or None,
+        "row": dict(found.cells),
+        "line": found.line,
+        "file": found.file.id,
+    }
+
+
+def test(row: direct.Sent) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "phone": row.phone,
+        "text": row.text,
+        "status": row.status,
+        "cause": sentences.cause(row.cause, row.cause_text),
+        "waiting": sentences.cause(row.waiting),
+        "provider_id": row.provider_id,
+        "made_by": row.made_by,
+        "at": clock.iso(row.at),
+        "sent_at": clock.iso(row.sent_at),
+        "delivered_at": clock.iso(row.delivered_at),
+        "read_at": clock.iso(row.read_at),
+    }
+
+
+def optout(row: optouts.Row | OptOut) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "phone": row.phone,
+        "scope": row.scope,
+        "reason": row.reason,
+        "source": row.source,
+        "at": clock.iso(row.at),
+    }
+
+
+def conversations(rows: Sequence[Conversation]) -> list[dict[str, Any]]:
+    """A page of conversations; channels and operators are looked up once."""
+    known = {c.id: c for c in Channel.select().where(Channel.id.in_({row.channel_id for row in rows}))}
+    people = {row.assignee_id for row in rows if row.assignee_id}
+    named = {u.id: u.email for u in User.select().where(User.id.in_(people))} if people else {}
+    return [_conversation(row, known[row.channel_id], named.get(row.assignee_id)) for row in rows]
+
+
+def _conversation(row: Conversation, channel: Channel, assignee: str | None) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "channel_id": row.channel_id,
+        "phone": row.phone,
+        "name": row.name,
+        "unread": row.unread,
+        "state": row.state,
+        "assignee": assignee,
+        "broadcast_id": row.broadcast_id,
+        "window_until": clock.iso(inbox.window_until(row, channel)),
+        "last_at": clock.iso(row.last_at),
+        "last_text": row.last_text,
+    }
+
+
+def whole_conversation(row: Conversation, page: talk.Page) -> dict[str, Any]:
+    """One conversation with a page of its messages; `earlier` is the cursor of those before."""
+    messages = [entry(one) for one in page.items]
+    return {**conversations([row])[0], "messages": messages, "earlier": page.earlier}
+
+
+def entry(one: talk.Entry) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "direction": one.direction,
+        "kind": one.kind,
+        "text": one.text,
+        "provider_id": one.provider_id,
+        "status": one.status,
+        "cause": sentences.cause(one.cause, one.cause_text),
+        "broadcast_id": one.broadcast_id,
+        "made_by": one.made_by or None,
+        "at": clock.iso(one.at),
+        "attachments": [_attachment(file) for file in one.files],
+    }
+
+
+def _attachment(row: Attachment) -> dict[str, Any]:
+    why = sentences.finding(row.cause or "", "") if row.state == "failed" else None
+    return {"id": row.id, "name": row.name, "mime": row.mime, "size": row.size, "state": row.state, "cause": why}

@@ -20,6 +20,13 @@ class Word(NamedTuple):
     hint: LazyString | None = None
 
 
+class Deed(NamedTuple):
+    """What can be done for all with one cause: the button that asks, and the one that does."""
+
+    label: LazyString
+    act: LazyString
+
+
 class MenuItem(NamedTuple):
     label: LazyString
     path: str
@@ -55,7 +62,53 @@ PROVIDERS: dict[str, LazyString] = {
     "HTTP gateway": _l("HTTP gateway"),
 }
 
+INBOX_VIEWS: dict[str, LazyString] = {
+    "open": _l("Open"),
+    "new": _l("New"),
+    "mine": _l("Mine"),
+    "closed": _l("Closed"),
+    "all": _l("All conversations"),
+}
+
+# What a person sent when it has no words of its own.
+INBOUND_KINDS: dict[str, LazyString] = {
+    "text": _l("Empty message"),
+    "image": _l("Picture"),
+    "audio": _l("Audio message"),
+    "video": _l("Video"),
+    "document": _l("Document"),
+    "sticker": _l("Sticker"),
+    "location": _l("Place on the map"),
+    "contacts": _l("Contact card"),
+    "order": _l("Order"),
+    "button": _l("Pressed button"),
+    "interactive": _l("Filled-in form"),
+    "reaction": _l("Reaction taken back"),
+    "unsupported": _l("A message of a kind that cannot be shown here"),
+}
+
 KINDS: dict[str, str] = {"waba": "WABA", "sms": "SMS"}
+
+# What stands in the head of a template that is no text.
+MEDIA: dict[str, LazyString] = {
+    "IMAGE": _l("Picture"),
+    "VIDEO": _l("Video"),
+    "DOCUMENT": _l("Document"),
+    "GIF": _l("Moving picture (GIF)"),
+    "LOCATION": _l("Place on the map"),
+}
+# Buttons of a template that WhatsApp itself labels.
+BUTTONS: dict[str, LazyString] = {
+    "OTP": _l("Copy the code"),
+    "COPY_CODE": _l("Copy the code"),
+}
+
+# What a template is for, as WhatsApp sorts it.
+CATEGORIES: dict[str, LazyString] = {
+    "MARKETING": _l("marketing"),
+    "UTILITY": _l("utility"),
+    "AUTHENTICATION": _l("authentication"),
+}
 
 CHANNEL_STATES: dict[str, Word] = {
     "on": Word(_l("In use"), "check", "good"),
@@ -254,6 +307,8 @@ ROLES: dict[str, LazyString] = {
 
 LANGUAGES: dict[str, str] = {"ru": "Русский", "en": "English"}
 
+SHORTCUTS: dict[str, LazyString] = {"on": _l("on"), "off": _l("off")}
+
 THEMES: dict[str, LazyString] = {
     "light": _l("light"),
     "dark": _l("dark"),
@@ -265,6 +320,13 @@ WHO: dict[str, LazyString] = {
     "provider": _l("the provider"),
     "recipient": _l("the recipient"),
     "passes": _l("it passes"),
+}
+
+# By the deeds of worker.causes.
+DEEDS: dict[str, Deed] = {
+    "again": Deed(_l("Send again to these"), _l("Send again to these")),
+    "sms": Deed(_l("Send by SMS"), _l("Make the draft")),
+    "stop": Deed(_l("Add to the stop list"), _l("Add to the stop list")),
 }
 
 # What one try to hand a message over came to, as the attempt table keeps it.
@@ -314,6 +376,19 @@ FINDING_LEVELS: dict[str, Word] = {
     "error": Word(_l("Wrong"), "cross", "bad"),
 }
 
+# The stop list: what is not sent to a number, and who said so.
+OPTOUT_SCOPES: dict[str, LazyString] = {"all": _l("All broadcasts"), "marketing": _l("Marketing only")}
+OPTOUT_SOURCES: dict[str, LazyString] = {
+    "reply": _l("The person’s reply"),
+    "provider": _l("The provider"),
+    "person": _l("By hand"),
+    "import": _l("From a file"),
+}
+OPTOUT_ACTIONS: dict[str, Word] = {
+    "add": Word(_l("Put on the stop list"), "stop-list", "warn"),
+    "remove": Word(_l("Taken off the stop list"), "check", "good"),
+}
+
 # What the special numbers of the sandbox do; the second table where an SMS differs.
 SPECIAL: dict[str, LazyString] = {
     "not_on_whatsapp": _l("not on WhatsApp"),
@@ -327,18 +402,23 @@ SPECIAL: dict[str, LazyString] = {
     "reply": _l("the person replies"),
     "stop": _l("the person replies STOP"),
     "paused": _l("the template is paused: the broadcast stops"),
+    "picture": _l("the person replies with a picture"),
+    "sms_only": _l("not on WhatsApp, but an SMS arrives"),
 }
 SPECIAL_SMS: dict[str, LazyString] = {
     "not_on_whatsapp": _l("no such number"),
     "marketing_cap": _l("refused by the operator"),
     "never_read": _l("delivered"),
     "paused": _l("the sender name is refused: the channel stops"),
+    "picture": _l("the person replies"),
+    "sms_only": _l("delivered"),
 }
 
 # What happened and what to do, by the key of worker.causes; words only, who and retry stand there.
 CAUSES: dict[str, tuple[LazyString, LazyString]] = {
     "not_on_whatsapp": (_l("The number is not on WhatsApp or cannot receive this"), _l("Send an SMS")),
     "no_such_number": (_l("No such number"), _l("Correct the number in the file")),
+    "no_route": (_l("The provider has no way to this number"), _l("Use another channel, or ask the provider")),
     "phone_unreachable": (_l("The phone was off or out of reach for too long"), _l("Send again later")),
     "subscriber_barred": (_l("The subscriber is barred by the operator"), _l("Use another number of this person")),
     "undelivered": (_l("The operator could not deliver the message"), _l("Send again later")),
@@ -352,6 +432,11 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
         _l("Nothing to do: the number is on the stop list"),
     ),
     "opted_out": (_l("The number is on the stop list"), _l("Nothing to do")),
+    "quiet_hours": (_l("It is night where the person lives"), _l("Wait: it leaves when the quiet hours end")),
+    "cooldown": (
+        _l("The person got another broadcast a short time ago"),
+        _l("Send again in some days, or lower the number of days in the broadcast"),
+    ),
     "window_closed": (_l("The reply window is closed"), _l("Send a template")),
     "blocked_by_us": (_l("Your own account has blocked this person"), _l("Lift the block at the provider")),
     "recipient_is_sender": (_l("The recipient is the sending number itself"), _l("Take the number out of the file")),
@@ -464,5 +549,6 @@ CAUSES: dict[str, tuple[LazyString, LazyString]] = {
         _l("Check the connection and send again"),
     ),
     "cancelled": (_l("The message was taken out of the queue"), _l("Nothing to do")),
+    "refused": (_l("The provider refused the message: “%(text)s”"), _l("Ask the provider")),
     "unknown": (_l("An answer we do not know: “%(text)s”"), _l("Ask the provider")),
 }

@@ -10,7 +10,21 @@ import sys
 import threading
 from collections.abc import Callable
 
-from worker import broadcasts, clock, counters, db, delivery, direct, locks, migrations, recipients, settings, tasks
+from worker import (
+    attachments,
+    broadcasts,
+    clock,
+    confirmations,
+    counters,
+    db,
+    delivery,
+    direct,
+    locks,
+    migrations,
+    recipients,
+    settings,
+    tasks,
+)
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.sender import Sender
@@ -48,6 +62,7 @@ class WorkerProcess:
                 ("lines", self.sender.lines.keep, TICK),
                 ("leftovers", self._leftovers, TICK),
                 ("templates", self._templates, TICK),
+                *((f"attachments {n}", self._attachments, TICK) for n in (1, 2)),  # one may be slow
                 ("counters", self._check_counters, TICK),
             )
         ]
@@ -98,6 +113,8 @@ class WorkerProcess:
         now = clock.monotonic()
         if broadcasts.start_due():
             self.sender.wake()
+        if confirmations.send_due(self.settings):
+            self.sender.wake()
         if now - self._recovered > RECOVER_EVERY:
             self._recovered = now
             direct.tend()
@@ -119,6 +136,10 @@ class WorkerProcess:
                 tasks.run_sync_templates(channel_id)
             except Exception:
                 log.exception("channel %d: the templates cannot be fetched", channel_id)
+
+    def _attachments(self) -> None:
+        while attachments.fetch_due(self.settings, self.providers) and not self.stopping.is_set():
+            pass
 
     def _check_counters(self) -> None:
         if clock.monotonic() - self._checked > CHECK_EVERY:

@@ -1,7 +1,8 @@
 """A copy of the data folder in one file, taken while messages are being sent; and the way back.
 
-The file is a ZIP: `manifest.json`, `molva.db`, `secret.key` where the folder has one, and the uploads that
-may still be read. A copy knows nothing of what was sent after it, so a restore leaves nothing running.
+The file is a ZIP: `manifest.json`, `molva.db`, `secret.key` where the folder has one, the uploads that may still
+be read, and what people attached to their messages. A copy knows nothing of what was sent after it, so a restore
+leaves nothing running.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ from typing import IO, Any
 
 import peewee
 
-from worker import audit, broadcasts, clock, counters, db, locks, migrations, vault
+from worker import audit, broadcasts, clock, counters, db, locks, migrations, optouts, vault
 from worker.models import Broadcast, Channel, LoginSession, RecipientFile
 from worker.settings import Settings
 from worker.states import BROADCAST
 
 PRODUCT = "molva"
 FORMAT = 1
-MANIFEST, DATABASE, UPLOADS = "manifest.json", "molva.db", "uploads/"
+MANIFEST, DATABASE = "manifest.json", "molva.db"
+FOLDERS = ("uploads", "media")
 STEP = 2_000  # pages of the database copied at a time
 PIECE = 1024 * 1024
+OPT_OUTS = 2_000  # entries of the stop list kept at a time
 MANIFEST_MAX = 16 * 1024 * 1024
 STAGE = ".restore"
-UPLOAD = re.compile(r"uploads/[0-9a-f]{32}\Z")
+FILE = re.compile(rf"({'|'.join(FOLDERS)})/[0-9a-f]{{32}}\Z")
 
 
 class BackupError(RuntimeError):
@@ -46,7 +49,7 @@ class Report:
     """What a backup holds, or what a restore brought back.
 
     `at` is the moment of the copy in ms: what happened later is not in it. `stopped` counts the broadcasts
-    that a person has to resume, `uncertain` the messages that were on their way, `missing` the uploads that
+    that a person has to resume, `uncertain` the messages that were on their way, `missing` the files that
     were gone when the copy was made, `locked` the channels whose credentials the present key cannot read.
     """
 
@@ -103,7 +106,7 @@ def _write(settings: Settings, target: Path, file: IO[bytes], copy: Path) -> Rep
     file.truncate(0)
     at = clock.now()
     before = None if settings.secret_key else _read(settings.data / vault.KEY_FILE)
-    steps, uploads = _copy_database(settings.database_path, copy)
+    steps, files = _copy_database(settings.database_path, copy)
     key = None if settings.secret_key else _read(settings.data / vault.KEY_FILE)
     if before and key and before != key:
         # The key is being changed: what was copied may be sealed with either.
@@ -113,9 +116,9 @@ def _write(settings: Settings, target: Path, file: IO[bytes], copy: Path) -> Rep
         _put(archive, DATABASE, copy)
         if key is not None:
             archive.writestr(vault.KEY_FILE, key)
-        for name in uploads:
+        for name in files:
             try:
-                _put(archive, UPLOADS + name, settings.uploads / name)
+                _put(archive, name, settings.data / name)
             except FileNotFoundError:
                 missing += 1  # removed by a person since the copy of the database
         manifest = {
@@ -146,7 +149,7 @@ def _put(archive: zipfile.ZipFile, name: str, path: Path) -> None:
 
 
 def _copy_database(source: Path, copy: Path) -> tuple[list[str], list[str]]:
-    """A checked copy of the database at one moment; its schema's steps, and the uploads that it needs.
+    """A checked copy of the database at one moment; its schema's steps, and the files that it needs.
 
     The open read transaction pins that moment: writers go on beside it, and the copying in steps does
     not begin anew at each of their commits.
@@ -164,8 +167,13 @@ def _copy_database(source: Path, copy: Path) -> tuple[list[str], list[str]]:
         made.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
         _require_sound(made)
         names = [row[0] for row in made.execute("SELECT name FROM schema_migration ORDER BY name")]
-        uploads = made.execute("SELECT path FROM recipient_file WHERE removed_at IS NULL AND path <> ''").fetchall()
-    return names, [row[0] for row in uploads]
+        files = [f"uploads/{row[0]}" for row in made.execute(_UPLOADS)]
+        if made.execute("SELECT 1 FROM sqlite_master WHERE name = 'attachment'").fetchone():  # not before 0004
+            files += [f"media/{row[0]}" for row in made.execute("SELECT path FROM attachment WHERE path <> ''")]
+    return names, files
+
+
+_UPLOADS = "SELECT path FROM recipient_file WHERE removed_at IS NULL AND path <> ''"
 
 
 def _require_sound(connection: sqlite3.Connection) -> None:
@@ -192,7 +200,8 @@ def restore(settings: Settings, source: Path) -> Report:
         with _in_words("The restore"):
             shutil.rmtree(stage, ignore_errors=True)
             db.make_private(stage)
-            db.make_private(stage / UPLOADS)
+            for folder in FOLDERS:
+                db.make_private(stage / folder)
             manifest = _unpack(source, stage)
             staged = replace(settings, data=stage)
             report = _prepare(staged, settings, source, manifest)
@@ -210,7 +219,7 @@ def _unpack(source: Path, stage: Path) -> dict[str, Any]:
         with zipfile.ZipFile(source) as archive:
             manifest = _manifest(archive, source)
             for info in archive.infolist():
-                if info.filename in (DATABASE, vault.KEY_FILE) or UPLOAD.match(info.filename):
+                if info.filename in (DATABASE, vault.KEY_FILE) or FILE.match(info.filename):
                     _take_out(archive, info, stage / info.filename)
     except FileNotFoundError:
         raise BackupError(f"There is no file {source}") from None
@@ -321,25 +330,23 @@ def _keep_opt_outs(old: Path) -> None:
         return
     try:
         with contextlib.closing(sqlite3.connect(old)) as before:
-            found = before.execute("SELECT phone, scope, reason, source, at FROM opt_out").fetchall()
+            found = before.execute("SELECT phone, scope, reason, source, NULL, at FROM opt_out").fetchall()
     except sqlite3.Error:
         return  # a database that is damaged, or of another time, has nothing to add
-    db.many(
-        "INSERT INTO opt_out (phone, scope, reason, source, at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (phone, scope) DO NOTHING",
-        found,
-    )
+    for first in range(0, len(found), OPT_OUTS):
+        optouts.keep(found[first : first + OPT_OUTS])
 
 
 def _swap_in(settings: Settings, stage: Path) -> Path | None:
-    """Uploads first, then a key file that opens both databases, then the database by one renaming.
+    """Files first, then a key file that opens both databases, then the database by one renaming.
 
     Returns where the old database is.
     """
     suffix = f".before-restore-{clock.now()}"
-    db.make_private(settings.uploads)
-    for path in (stage / UPLOADS).iterdir():
-        path.replace(settings.uploads / path.name)
+    for folder in FOLDERS:
+        db.make_private(settings.data / folder)
+        for path in (stage / folder).iterdir():
+            path.replace(settings.data / folder / path.name)
     key, old_key = stage / vault.KEY_FILE, settings.data / vault.KEY_FILE
     new = key.read_bytes() if key.exists() else None
     before = _read(old_key)

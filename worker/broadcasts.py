@@ -6,16 +6,18 @@ Every such change raises the epoch, so a slice that began earlier finds nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import audit, channels, clock, counters, db, rendering
-from worker.models import Broadcast, Channel, RecipientFile, Run
+from worker import audit, canary, channels, clock, counters, db, rendering, sieve
+from worker.forecast import forecast
+from worker.models import PROBLEM, Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
 from worker.problems import Problem as Problem
 from worker.settings import Settings
@@ -31,6 +33,8 @@ WHO = ("everyone", "failed", "undelivered", "new")
 # Which messages a restart takes up again, by their latest status: those that surely did not arrive.
 AGAIN = {"failed": ("failed",), "undelivered": ("failed", "undelivered")}
 DIRECT = "direct"  # the kind of a channel's hidden broadcast that carries its single messages
+TEXT = ("text", "template_name", "template_language")
+COOLDOWN_MAX = 365  # days
 CONTENT = ("channel_id", "text", "template", "variables", "region", "ignore_duplicates")
 
 
@@ -76,8 +80,8 @@ def update(
 ) -> tuple[Broadcast, bool]:
     """Change what is given in `values`; the broadcast and whether its files must be checked again.
 
-    The content may change in a draft only; name, rate and the deletion policy at any time; the start
-    time until it runs. Raises Invalid.
+    The content may change in a draft only; the start time until it runs; all else at any time. Those
+    whom other quiet hours held are looked at anew. Raises Invalid.
     """
     columns = _cleaned(settings, values, broadcast, complete)
     changed = {name for name, value in columns.items() if getattr(broadcast, name) != value}
@@ -92,16 +96,20 @@ def update(
     }
     if content and broadcast.state != "draft":
         raise Invalid({_field_of(name): Problem("only_in_draft", {"state": broadcast.state}) for name in content})
+    # Messages know with which text they left.
+    newer = {"text_version": broadcast.text_version + 1} if content & set(TEXT) else {}
     if changed & {"send_at", "timezone"} and broadcast.state not in ("draft", "scheduled", "stopped"):
         raise Invalid({"send_at": Problem("already_started")})
     with db.write():
         if changed:
-            same_state = Broadcast.update(**{name: columns[name] for name in changed}, updated_at=clock.now()).where(
-                (Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state)
-            )
+            same_state = Broadcast.update(
+                **{name: columns[name] for name in changed}, **newer, updated_at=clock.now()
+            ).where((Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state))
             if same_state.execute() != 1:
                 raise NotAllowed("update", Broadcast.get_by_id(broadcast.id))
             audit.record(actor, "broadcast.update", str(broadcast.id), fields=sorted(changed))
+    if changed & {"quiet_from", "quiet_to", "timezone"}:
+        sieve.wake(broadcast.id, broadcast.run)
     return Broadcast.get_by_id(broadcast.id), bool(content)
 
 
@@ -118,6 +126,20 @@ def _cleaned(settings: Settings, values: Mapping[str, Any], known: Broadcast | N
     return columns
 
 
+def check_template(
+    settings: Settings, channel: Channel, template: tuple[str, str], variables: Mapping[str, Any]
+) -> None:
+    """Whether a message of this template, by name and language, can be sent with these variables. Raises Invalid."""
+    chosen = dict(zip(("name", "language"), template, strict=True))
+    cleaner = _Cleaner(settings, {"template": chosen}, None, True)
+    if channel.kind == "waba":
+        cleaner._template(channel, variables)
+    else:
+        cleaner._bad("template", "template_needs_waba")
+    if cleaner.problems:
+        raise Invalid(cleaner.problems)
+
+
 class _Cleaner:
     """Checks one set of values, collecting a Problem per field."""
 
@@ -130,7 +152,10 @@ class _Cleaner:
         self.columns: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
-        for name in ("name", "region", "ignore_duplicates", "on_file_delete", "rate_per_minute", "send_at"):
+        for name in (
+            *("name", "region", "ignore_duplicates", "on_file_delete", "rate_per_minute", "send_at"),
+            *("timezone", "quiet_hours", "cooldown_days"),
+        ):
             if name in self.values or self.known is None:
                 getattr(self, "_" + name)(self.values.get(name))
         if self.known is None or any(name in self.values for name in ("channel_id", "text", "template", "variables")):
@@ -176,14 +201,20 @@ class _Cleaner:
             self._bad("rate_per_minute", "rate_range", min=RATE_MIN, max=RATE_MAX)
         self.columns["rate_per_minute"] = rate
 
-    def _send_at(self, value: Any) -> None:
-        zone = self.values.get("timezone") or (self.known.timezone if self.known else self.settings.timezone)
+    def _timezone(self, value: Any) -> None:
+        zone = value or (self.known.timezone if self.known else self.settings.timezone)
         try:
             ZoneInfo(zone)
         except (ValueError, OSError, KeyError, TypeError):
             self._bad("timezone", "timezone_unknown")
             return
         self.columns["timezone"] = zone
+
+    def _send_at(self, value: Any) -> None:
+        self._timezone(self.values.get("timezone"))
+        zone = self.columns.get("timezone")
+        if zone is None:
+            return
         self.columns["send_at"] = None
         if value in (None, ""):
             return
@@ -198,6 +229,24 @@ class _Cleaner:
         elif moment > clock.now() + SEND_AT_MAX:
             self._bad("send_at", "send_at_far")
         self.columns["send_at"] = moment
+
+    def _quiet_hours(self, value: Any) -> None:
+        self.columns.update(quiet_from=None, quiet_to=None)
+        if value in (None, ""):
+            return
+        times = [minutes(value.get(name)) for name in ("from", "to")] if isinstance(value, Mapping) else [None]
+        if None in times:
+            self._bad("quiet_hours", "quiet_hours_invalid")
+        elif times[0] == times[1]:
+            self._bad("quiet_hours", "quiet_hours_same")
+        else:
+            self.columns.update(quiet_from=times[0], quiet_to=times[1])
+
+    def _cooldown_days(self, value: Any) -> None:
+        days = _whole(value)
+        if value not in (None, "") and (days is None or not 1 <= days <= COOLDOWN_MAX):
+            self._bad("cooldown_days", "number_range", min=1, max=COOLDOWN_MAX)
+        self.columns["cooldown_days"] = days
 
     def _given(self, name: str, column: str) -> Any:
         if name in self.values or self.known is None:
@@ -328,6 +377,20 @@ def _whole(value: Any) -> int | None:
     return None
 
 
+def minutes(text: Any) -> int | None:
+    """A time of day such as "21:00" in minutes after midnight; None when it is none."""
+    found = (
+        re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::00)?", text.strip(), re.ASCII) if isinstance(text, str) else None
+    )
+    return int(found[1]) * 60 + int(found[2]) if found else None
+
+
+def quiet_hours(broadcast: Broadcast) -> dict[str, str] | None:
+    """The quiet hours as they are given to `update`: {"from": "21:00", "to": "09:00"}; None where there are none."""
+    found = {"from": broadcast.quiet_from, "to": broadcast.quiet_to}
+    return {name: f"{at // 60:02d}:{at % 60:02d}" for name, at in found.items() if at is not None} or None
+
+
 def instant(value: int | str, zone: str) -> int:
     """A point in time as ms since the epoch: ISO 8601 with an offset, or local time in `zone`.
 
@@ -339,19 +402,7 @@ def instant(value: int | str, zone: str) -> int:
     moment = datetime.fromisoformat(str(value).strip())
     if moment.tzinfo is not None:
         return int(moment.timestamp() * 1000)
-    local = moment.replace(tzinfo=ZoneInfo(zone))
-    before, after = (local.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
-    if before > after:  # in a gap: find the moment the clocks changed
-        low, high = after, before
-        offset = low.astimezone(ZoneInfo(zone)).utcoffset()
-        while high - low > timedelta(seconds=1):
-            middle = low + (high - low) / 2
-            if middle.astimezone(ZoneInfo(zone)).utcoffset() == offset:
-                low = middle
-            else:
-                high = middle
-        before = high.replace(microsecond=0)
-    return int(before.timestamp() * 1000)
+    return clock.of_local(moment, ZoneInfo(zone))
 
 
 # --- content ----------------------------------------------------------------------------------------
@@ -483,25 +534,40 @@ def left(numbers: Mapping[str, int]) -> int:
 
 
 def eta(broadcast: Broadcast, numbers: Mapping[str, int]) -> int | None:
-    """When the last message would leave, in ms since the epoch; None when nothing is left to send."""
+    """When the last message would leave, in ms since the epoch; None when nothing is left to send.
+
+    Of a canary, the last one of it. Quiet hours count as if everybody lived in the broadcast's time zone.
+    """
     remaining = left(numbers)
-    if remaining == 0 or broadcast.state == "finished":
+    if broadcast.canary and not canary_through(broadcast):
+        remaining = min(remaining, broadcast.canary - (numbers["total"] - remaining))
+    if remaining <= 0 or broadcast.state == "finished":
         return None
     begin = clock.now()
     if broadcast.send_at and broadcast.state in ("draft", "scheduled"):
         begin = max(begin, broadcast.send_at)
-    return begin + duration(remaining, effective_rate(broadcast))
+    hours = (broadcast.quiet_from, broadcast.quiet_to)
+    return end_time(begin, remaining, effective_rate(broadcast), broadcast.timezone, hours)
+
+
+def canary_through(broadcast: Broadcast) -> bool:
+    """Whether it stands still because its canary has been sent: what is left is the rest of the list."""
+    return bool(broadcast.state == "stopped" and broadcast.stop_reason == canary.THROUGH)
+
+
+def end_time(
+    begin: int, messages: int, per_minute: float, zone: str, hours: tuple[int | None, int | None] = (None, None)
+) -> int:
+    """When `messages` have left, in ms since the epoch. `hours`: the quiet ones there, in minutes after midnight."""
+    start, stop = hours
+    quiet = (start, stop) if start is not None and stop is not None else None
+    return forecast(begin, {zone: messages}, per_minute, quiet).end
 
 
 def effective_rate(broadcast: Broadcast) -> float:
     """Messages per minute after the channel's own pace is taken into account."""
     pace = broadcast.channel.per_second if broadcast.channel is not None else None
     return min(broadcast.rate_per_minute, pace * 60) if pace else broadcast.rate_per_minute
-
-
-def duration(messages: int, rate_per_minute: float) -> int:
-    """Milliseconds that `messages` take at this rate."""
-    return int(messages * 60_000 / rate_per_minute)
 
 
 def is_completed(broadcast: Broadcast, numbers: Mapping[str, int], finished_at: int | None) -> bool:
@@ -516,13 +582,17 @@ def find(name: str = "", state: str = "", before: int | None = None, limit: int 
     """Broadcasts newest first, by a part of their name and their state; `before` is the last id seen."""
     query = Broadcast.select().where(Broadcast.kind != DIRECT).order_by(Broadcast.id.desc()).limit(limit)
     if name:
-        pattern = "%" + name.casefold().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
-        query = query.where(_folded(Broadcast.name, pattern))
+        query = query.where(_folded(Broadcast.name, like(name)))
     if state:
         query = query.where(Broadcast.state == state)
     if before is not None:
         query = query.where(Broadcast.id < before)
     return list(query)
+
+
+def like(name: str) -> str:
+    r"""The pattern that finds a part of a name in casefold(name) LIKE … ESCAPE '\'."""
+    return "%" + name.casefold().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
 
 
 @db.sqlite_function("casefold")
@@ -552,9 +622,13 @@ def advance(broadcast_id: int, action: str, **columns: Any) -> bool:
 _NO_STOP = {"stop_reason": None, "stop_detail": None, "stopped_at": None}
 
 
-def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
+def start(
+    settings: Settings, broadcast: Broadcast, actor: str, first: int | None = None, pick: str = canary.FIRST
+) -> Broadcast:
     """Start now, or schedule when the start time lies ahead.
 
+    With `first`, a canary: so many people get their message, then the broadcast stops by itself. `pick` says
+    how they are chosen, 0 means none, None leaves what was said when it was scheduled.
     Raises Invalid when something forbids the start and NotAllowed when the state does.
     """
     action = "schedule" if lies_ahead(broadcast) else "start"
@@ -565,11 +639,28 @@ def start(settings: Settings, broadcast: Broadcast, actor: str) -> Broadcast:
         raise Invalid(
             {p.code if p.code in ("no_recipients", "file_checking") else p.code.split("_")[0]: p for p in found}
         )
+    chosen = {} if first is None else {"canary": first or None}
     with db.write():
-        _take(broadcast, action, actor, **_NO_STOP)
+        _take(broadcast, action, actor, **(_going_on(broadcast.id) | chosen))
+        if first is not None:
+            canary.choose(broadcast.id, broadcast.run, first, pick)
         if action == "start":
-            begin_run(broadcast.id, broadcast.run)
+            _begin(broadcast.id)
     return Broadcast.get_by_id(broadcast.id)
+
+
+def _going_on(broadcast_id: int) -> dict[str, Any]:
+    """The columns of a broadcast that goes on: a canary that is through is over, one that is not goes on as well."""
+    through = db.value("SELECT stop_reason FROM broadcast WHERE id = ?", [broadcast_id]) == canary.THROUGH
+    return {**_NO_STOP, "canary": None} if through else _NO_STOP
+
+
+def _begin(broadcast_id: int) -> None:
+    """The start itself, inside the caller's transaction."""
+    broadcast = Broadcast.get_by_id(broadcast_id)
+    begin_run(broadcast.id, broadcast.run)
+    if broadcast.canary:
+        canary.top_up(broadcast.id, broadcast.run, broadcast.canary)
 
 
 def lies_ahead(broadcast: Broadcast) -> bool:
@@ -586,12 +677,14 @@ def _take(broadcast: Broadcast, action: str, actor: str, **columns: Any) -> None
         channels.trust(broadcast.channel_id)
 
 
-def begin_run(broadcast_id: int, number: int, who: str = "everyone", copied: bool = True) -> None:
+def begin_run(
+    broadcast_id: int, number: int, who: str = "everyone", copied: bool = True, cause: str | None = None
+) -> None:
     """Note that a run has begun, inside the caller's transaction; a run that already began keeps its time."""
     known = Run.get_or_none((Run.broadcast == broadcast_id) & (Run.number == number))
     now = clock.now()
     if known is None:
-        Run.create(broadcast=broadcast_id, number=number, who=who, started_at=now, copied=copied)
+        Run.create(broadcast=broadcast_id, number=number, who=who, started_at=now, copied=copied, cause=cause)
     elif known.started_at is None:
         Run.update(started_at=now).where(Run.id == known.id).execute()
 
@@ -622,9 +715,9 @@ def stop_all(channel_id: int, cause: str, detail: str = "") -> None:
 
 
 def resume(broadcast: Broadcast, actor: str) -> Broadcast:
-    """Go on with what is queued; nothing is repeated. Raises NotAllowed."""
+    """Go on with what is queued; nothing is repeated. After a canary these are all the others. Raises NotAllowed."""
     with db.write():
-        _take(broadcast, "resume", actor, **_NO_STOP)
+        _take(broadcast, "resume", actor, **_going_on(broadcast.id))
         begin_run(broadcast.id, broadcast.run)
     return Broadcast.get_by_id(broadcast.id)
 
@@ -636,7 +729,7 @@ def clear(broadcast: Broadcast, actor: str) -> Broadcast:
     short transactions, and the sweeper finishes them should this process die in between.
     """
     with db.write():
-        _take(broadcast, "clear", actor, send_at=None, **_NO_STOP)
+        _take(broadcast, "clear", actor, send_at=None, canary=None, **_NO_STOP)
         RecipientFile.update(removed_at=clock.now(), removed_how="clear").where(
             (RecipientFile.broadcast == broadcast.id)
             & (RecipientFile.removed_at.is_null() | (RecipientFile.removed_how == "keep"))
@@ -666,9 +759,9 @@ def cancel_queued(broadcast_id: int, run: int, file_id: int) -> int:
     while True:
         with db.write():
             changed = db.execute(
-                "UPDATE message SET status = 'cancelled' WHERE id IN (SELECT id FROM message"
+                "UPDATE message SET status = 'cancelled', cause = NULLIF(cause, ?) WHERE id IN (SELECT id FROM message"
                 " WHERE file_id = ? AND run = ? AND status = 'queued' LIMIT ?)",
-                [file_id, run, CANCEL_STEP],
+                [sieve.HELD, file_id, run, CANCEL_STEP],
             ).rowcount
             if changed:
                 key = (broadcast_id, run, file_id)
@@ -678,56 +771,68 @@ def cancel_queued(broadcast_id: int, run: int, file_id: int) -> int:
             return cancelled
 
 
-def restart(broadcast: Broadcast, who: str, actor: str) -> Broadcast:
+def restart(broadcast: Broadcast, who: str, actor: str, cause: str | None = None) -> Broadcast:
     """Send again as a new run; its rows are copied by `copy_run`, which can be repeated.
 
+    `cause`: only those of them who did not get it because of this; `who` is failed or undelivered then.
     Raises Invalid when the choice would send to nobody and NotAllowed when the state forbids it.
     """
     if who not in WHO:
         raise Invalid({"who": Problem("not_a_choice", {"choices": list(WHO)})})
+    if cause is not None and who not in AGAIN:
+        raise Invalid({"cause": Problem("cause_needs_who")})
     if broadcast.state not in BROADCAST["restart"].source:
         raise NotAllowed("restart", broadcast)
     if broadcast.channel is not None and broadcast.channel.state == channels.DELETED:
         raise Invalid({"channel_id": Problem("channel_deleted")})
     if any(file.state == "checking" for file in live_files(broadcast)):
         raise Invalid({"file_checking": Problem("file_checking")})
-    if restart_numbers(broadcast)[who] == 0:
+    if restart_numbers(broadcast, cause)[who] == 0:
         raise Invalid({"who": Problem("no_recipients")})
     number = broadcast.run + 1
     with db.write():
-        _take(broadcast, "restart", actor, run=number, send_at=None, **_NO_STOP)
-        begin_run(broadcast.id, number, who, copied=False)
+        _take(broadcast, "restart", actor, run=number, send_at=None, canary=None, **_NO_STOP)
+        begin_run(broadcast.id, number, who, copied=False, cause=cause)
     return Broadcast.get_by_id(broadcast.id)
 
 
-def restart_numbers(broadcast: Broadcast) -> dict[str, int]:
-    """How many each choice of a restart would reach."""
+def restart_numbers(broadcast: Broadcast, cause: str | None = None) -> dict[str, int]:
+    """How many each choice of a restart would reach; of failed and undelivered those with `cause` alone, if given."""
     live = [file for file in live_files(broadcast) if file.state == "ready"]
     fresh = sum(file.accepted for file in live if file.run == 0)
     numbers = {"everyone": sum(file.accepted for file in live), "new": fresh}
     for who, statuses in AGAIN.items():
-        numbers[who] = sum(_latest_count(broadcast, file, statuses) for file in live if file.run)
+        numbers[who] = sum(_latest_count(broadcast, file, statuses, cause) for file in live if file.run)
     return numbers
 
 
-def _latest_count(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> int:
-    sql, parameters = _latest(broadcast, file, statuses)
+def _latest_count(
+    broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...], cause: str | None = None
+) -> int:
+    sql, parameters = latest(broadcast, file, statuses, cause)
     return int(db.value(f"SELECT COUNT(*) {sql}", parameters))
 
 
-def _latest(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> tuple[str, list[Any]]:
-    """FROM and WHERE for the rows of one file whose latest message has one of these statuses."""
-    runs = range(file.run, broadcast.run + 1)
+def latest(
+    broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...], cause: str | None = None
+) -> tuple[str, list[Any]]:
+    """FROM and WHERE for the rows `m` of one file whose latest message has one of these statuses, and `cause` if given.
+
+    Those who were reached by a later run are not among them.
+    """
+    runs = range(max(file.run, 1), broadcast.run + 1)
     later = " OR ".join(
         f"(m.run < {run} AND EXISTS (SELECT 1 FROM message n WHERE n.file_id = m.file_id"  # noqa: S608
         f" AND n.run = {run} AND n.line = m.line))"
         for run in runs[1:]
     )
     sql = (
-        f"FROM message m WHERE m.broadcast_id = ? AND m.run BETWEEN ? AND ? AND m.status IN {sql_list(statuses)}"
-        " AND m.file_id = ?" + (f" AND NOT ({later})" if later else "")
+        f"FROM message m WHERE m.broadcast_id = ? AND m.run IN ({', '.join(map(str, runs)) or 0})"
+        f" AND m.{PROBLEM} AND m.status IN {sql_list(statuses)} AND m.file_id = ?"
     )
-    return sql, [broadcast.id, file.run, broadcast.run, file.id]
+    sql += f" AND NOT ({later})" if later else ""
+    sql += " AND m.cause = ?" if cause else ""
+    return sql, [broadcast.id, file.id, *([cause] if cause else [])]
 
 
 def copy_run(broadcast_id: int, step: int = 2_000) -> None:
@@ -746,7 +851,7 @@ def copy_run(broadcast_id: int, step: int = 2_000) -> None:
             if run.who in ("everyone", "new"):
                 _adopt(broadcast, file, step)
         elif run.who != "new":
-            _copy_file(broadcast, file, run.who, step)
+            _copy_file(broadcast, file, run.who, run.cause, step)
     with db.write():
         Run.update(copied=True).where(Run.id == run.id).execute()
 
@@ -783,12 +888,13 @@ def _adopt(broadcast: Broadcast, file: RecipientFile, step: int) -> None:
                 return
 
 
-def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, step: int) -> None:
+def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, cause: str | None, step: int) -> None:
     """Copy one file's rows into the current run as queued, in the order of their lines."""
     if who == "everyone":
         source, parameters = "FROM message m WHERE m.file_id = ? AND m.run = ?", [file.id, file.run]
     else:
-        source, parameters = _latest_before(broadcast, file, AGAIN[who])
+        before = Broadcast(id=broadcast.id, run=broadcast.run - 1)  # without the current run, which is being made
+        source, parameters = latest(before, file, AGAIN[who], cause)
     line = -1
     while True:
         with db.write():
@@ -812,12 +918,6 @@ def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, step: int) -
             line = last
 
 
-def _latest_before(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...]) -> tuple[str, list[Any]]:
-    """As `_latest`, looking only at the runs before the current one, which is being made."""
-    before = Broadcast(id=broadcast.id, run=broadcast.run - 1)
-    return _latest(before, file, statuses)
-
-
 def start_due() -> list[int]:
     """Start what is due and miss what was due too long ago; the ids of the started ones."""
     now = clock.now()
@@ -837,7 +937,7 @@ def start_due() -> list[int]:
                     stopped_at=now,
                 )
             elif advance(broadcast.id, "start", **_NO_STOP):
-                begin_run(broadcast.id, broadcast.run)
+                _begin(broadcast.id)
                 channels.renew(broadcast.channel_id)
                 audit.record("schedule", "broadcast.start", str(broadcast.id), late_ms=late)
                 started.append(broadcast.id)
@@ -874,6 +974,10 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             .exists()
         ):
             db.execute("DELETE FROM counter WHERE broadcast_id = ?", [broadcast.id])
+            db.execute("DELETE FROM snapshot WHERE broadcast_id = ?", [broadcast.id])
+            db.execute("DELETE FROM overlap WHERE broadcast_id = ?", [broadcast.id])
+            # The next broadcast may get its number.
+            db.execute("UPDATE direct SET about_id = NULL WHERE about_id = ?", [broadcast.id])
             db.execute(
                 "DELETE FROM rejected_row WHERE file_id IN (SELECT id FROM recipient_file WHERE broadcast_id = ?)",
                 [broadcast.id],

@@ -30,10 +30,11 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     # the person and their phone
     "not_on_whatsapp": (RECIPIENT, False, "131026"),
     "no_such_number": (
-        RECIPIENT,
+        YOU,
         False,
-        "sms_unknown_subscriber 21211 21614 21612 30005 30006 smpp_0x0b smpp_0x33 smpp_0x34",
+        "sms_unknown_subscriber 21211 21614 30005 30006 smpp_0x0b smpp_0x33 smpp_0x34",
     ),
+    "no_route": (PROVIDER, False, "21612"),
     "phone_unreachable": (RECIPIENT, True, "sms_absent sms_expired 30003 smpp_expired"),
     "subscriber_barred": (RECIPIENT, False, "sms_barred"),
     "undelivered": (RECIPIENT, True, "sms_undelivered 30008 smpp_undeliv smpp_deleted smpp_0xfe"),
@@ -41,6 +42,8 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "marketing_experiment": (PASSES, False, "130472"),
     "marketing_stopped": (RECIPIENT, False, "131050 sms_opted_out 21610"),
     "opted_out": (RECIPIENT, False, "opted_out"),
+    "quiet_hours": (PASSES, False, "quiet_hours"),
+    "cooldown": (PASSES, True, "cooldown"),
     "window_closed": (YOU, False, "131047"),
     "blocked_by_us": (YOU, False, "130403"),
     "recipient_is_sender": (YOU, False, "131021"),
@@ -99,14 +102,27 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     # ourselves
     "worker_lost": (PASSES, False, "worker_lost"),
     "internal": (YOU, False, "internal"),
-    "postponed_too_long": (PASSES, True, "postponed_too_long"),
+    "postponed_too_long": (YOU, True, "postponed_too_long"),
     "cancelled": (YOU, False, "cancelled"),
+    # what the provider alone can explain: its own words are shown
+    "refused": (PROVIDER, False, "sms_refused"),
     "unknown": (PROVIDER, False, ""),
 }
 
 CAUSES: dict[str, Cause] = {
     code: Cause(code, key, who, retry) for key, (who, retry, codes) in MEANINGS.items() for code in codes.split()
 }
+
+# Whom WhatsApp cannot reach because of this, an SMS may still reach.
+BY_SMS = frozenset(
+    (
+        *("not_on_whatsapp", "marketing_cap", "marketing_experiment", "country_not_allowed", "needs_phone_number"),
+        *("identity_changed", "window_closed", "too_often_to_person", "unknown"),
+    )
+)
+# Numbers to which nothing should be sent any more.
+TO_STOP_LIST = frozenset(("no_such_number", "subscriber_barred", "blocked_by_us"))
+AGAIN, SMS, STOP = DEEDS = ("again", "sms", "stop")
 
 # The person said stop to the vendor: the number belongs on our stop list as well.
 # From what: all of it, or what advertises.
@@ -127,3 +143,14 @@ def cause(code: str | None) -> Cause:
     if len(code) == 3 and code.isdigit() and code.startswith("2"):  # 200-299: permissions of the Cloud API
         return CAUSES["200"]._replace(code=code)
     return Cause(code, "unknown", *MEANINGS["unknown"][:2])
+
+
+def deeds(code: str | None, kind: str) -> list[str]:
+    """What makes sense for all those whom this cause kept from getting it, on a channel of this kind: of DEEDS."""
+    found = cause(code)
+    sensible = {
+        AGAIN: found.retry,
+        SMS: kind == "waba" and found.key in BY_SMS,
+        STOP: found.key in TO_STOP_LIST,
+    }
+    return [deed for deed in DEEDS if code and sensible[deed]]

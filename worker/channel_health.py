@@ -29,6 +29,42 @@ class Health(NamedTuple):
         return self.open_since is not None and clock.now() - self.open_since >= breaker.LONGEST
 
 
+class Room(NamedTuple):
+    """A daily limit: `gone` of the `limit` have left within the last 24 hours, the first of them at `since` (ms)."""
+
+    limit: int
+    gone: int
+    since: int
+
+    @property
+    def left(self) -> int:
+        return max(0, self.limit - self.gone)
+
+    @property
+    def frees_at(self) -> int:
+        """When there is room for more than what is left, ms."""
+        return self.since + (DAY + 1) * clock.MINUTE
+
+
+DAY = 24 * 60  # minutes over which a daily limit is counted
+
+
+def rooms(channel_id: int, provider: str, account: str, own: int | None, vendors: int | None, now: int) -> list[Room]:
+    """The daily limits of a channel: its own, which speaks of it alone, and the vendor's, which counts by account,
+    whichever number a message leaves by."""
+    found = []
+    for limit, of_account in ((own, ""), (vendors, account)):
+        if not limit:
+            continue
+        oldest, gone = db.rows(
+            "SELECT MIN(minute), COALESCE(SUM(n), 0) FROM departure WHERE minute >= ? AND channel_id IN"
+            " (SELECT id FROM channel WHERE id = ? OR (account <> '' AND account = ? AND provider = ?))",
+            [now // clock.MINUTE - DAY, channel_id, of_account, provider],
+        )[0]
+        found.append(Room(limit, int(gone), now if oldest is None else oldest * clock.MINUTE))
+    return found
+
+
 def of(channel: Channel) -> Health:
     """The health of a channel, now."""
     now = clock.now()
@@ -41,6 +77,11 @@ def of(channel: Channel) -> Health:
         " WHERE channel_id = ?",
         [LOOKED_AT, channel.id],
     )
-    sent_at = db.value("SELECT MAX(last_sent_at) FROM broadcast WHERE channel_id = ?", [channel.id])
     slow = channel.slow_until if channel.slow_until > now else None
-    return Health(channel.opened_at, slow, callback_at, sent_at, int(day or 0))
+    return Health(channel.opened_at, slow, callback_at, last_sent(channel.id), int(day or 0))
+
+
+def last_sent(channel_id: int) -> int | None:
+    """When the last message left by a channel, ms; None when none ever did."""
+    found: int | None = db.value("SELECT MAX(last_sent_at) FROM broadcast WHERE channel_id = ?", [channel_id])
+    return found

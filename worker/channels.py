@@ -287,6 +287,20 @@ def pasted(settings: Settings, channel: Channel) -> CallbackAddresses:
         provider.close()
 
 
+def answerable(settings: Settings, channel: Channel) -> bool | None:
+    """Whether people can reply to it; None when its credentials cannot be read or its settings not be used."""
+    try:
+        provider = provider_of(settings, channel)
+    except (vault.VaultError, SendError, ValueError, TypeError):
+        return None
+    try:
+        return provider.answerable()
+    except (SendError, ValueError, TypeError):
+        return None
+    finally:
+        provider.close()
+
+
 def check(settings: Settings, channel: Channel) -> list[Finding]:
     """What a harmless call to the provider finds; everything that can go wrong with it is a finding as well."""
     return _asked(settings, channel, lambda provider: provider.check())

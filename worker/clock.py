@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 
 MS = 1000
 SECOND = 1000
@@ -38,3 +38,24 @@ def utc(ms: int) -> datetime:
 def iso(ms: int | None) -> str | None:
     """A timestamp of the tables as ISO 8601 in UTC with milliseconds, the form the API speaks."""
     return None if ms is None else utc(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def of_local(local: datetime, zone: tzinfo) -> int:
+    """The instant at which clocks in `zone` show this naive time, in ms.
+
+    A time in a spring gap means the first instant after it; a doubled hour its first pass, or its second
+    with `fold=1`.
+    """
+    there = local.replace(tzinfo=zone)
+    moment, other = there.astimezone(UTC), there.replace(fold=1).astimezone(UTC)
+    if moment > other:  # in a gap: find the moment the clocks changed
+        low, high = other, moment
+        offset = low.astimezone(zone).utcoffset()
+        while high - low > timedelta(seconds=1):
+            middle = low + (high - low) / 2
+            if middle.astimezone(zone).utcoffset() == offset:
+                low = middle
+            else:
+                high = middle
+        moment = high.replace(microsecond=0)
+    return int(moment.timestamp() * 1000)

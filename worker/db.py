@@ -72,6 +72,7 @@ def open_database(settings: Settings) -> None:
     _folder = settings.data
     make_private(settings.data)
     make_private(settings.uploads)
+    make_private(settings.media)
     close()
     if settings.database_url:
         _chosen = _postgres().PostgresDatabase(settings.database_url)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from worker import audit, broadcasts, causes, channels, clock, counters, db, optouts, proofs, vault
+from worker import audit, broadcasts, causes, channels, clock, counters, db, inbox, optouts, proofs, vault
 from worker.locks import is_alive
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
@@ -519,7 +519,7 @@ def forget_parts(limit: int = 5_000) -> int:
 
 
 def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> None:
-    """Store a person's message once, with the broadcast message it answers; a stop word opts out at once.
+    """Store a person's message once, with the broadcast message it answers; a stop word counts at once.
 
     A part of a long reply waits for the others, PARTS_WAIT at the most.
     """
@@ -527,6 +527,7 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
         _keep_part(channel_id, item, received_at)
         return
     answered = _answered(channel_id, item)
+    at = min(item.at or received_at, received_at)  # a clock that is ahead must not keep a window open for ever
     made = db.execute(
         "INSERT INTO inbound (channel_id, provider_id, phone, name, kind, text, context, message_id, broadcast_id,"
         " at, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -541,13 +542,13 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
             item.context,
             answered[0] if answered else None,
             answered[1] if answered else None,
-            item.at or received_at,
+            at,
             received_at,
         ],
     ).fetchone()
-    stops = optouts.is_stop_word(item.text) or optouts.is_stop_word(item.payload or "")
-    if made is not None and item.phone and stops:
-        optouts.record(item.phone, "reply", item.text[:200], channel_id)
+    if made is not None and item.phone:
+        inbox.receive(channel_id, made[0], item, answered, at)
+        optouts.heed(item.phone, item.text, item.payload or "", channel_id, at)
 
 
 def _keep_part(channel_id: int, item: InboundMessage, received_at: int) -> None:

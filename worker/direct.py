@@ -40,6 +40,7 @@ class Sent(NamedTuple):
     delivered_at: int | None
     read_at: int | None
     waiting: str | None  # why the channel does not send now, a code; None when nothing keeps it
+    is_template: bool
 
 
 def send(
@@ -123,7 +124,7 @@ _SENT = (
     "SELECT d.id, m.id, d.kind, d.phone, json_extract(m.row, '$[0]'), m.status, m.cause, m.cause_text, m.provider_id,"
     " d.made_by, d.at, m.sent_at, m.delivered_at, m.read_at,"
     " CASE WHEN m.status <> 'queued' THEN NULL WHEN c.state <> 'on' THEN COALESCE(c.stop_reason, 'channel_off')"
-    " ELSE json_extract(b.waiting, '$.code') END"
+    " ELSE json_extract(b.waiting, '$.code') END, json_extract(m.row, '$[1]') IS NOT NULL"
     " FROM direct d JOIN message m ON m.id = d.message_id JOIN channel c ON c.id = d.channel_id"
     " JOIN broadcast b ON b.id = m.broadcast_id"
 )

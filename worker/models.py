@@ -282,7 +282,7 @@ class Message(Table):
     phone = CharField()
     row = TextField(null=True)  # the original cells as a JSON list, in the order of the file's columns
     status = CharField(default="queued")
-    not_before = BigIntegerField(default=0)
+    not_before = BigIntegerField(default=0)  # 0: not taken up yet; below: chosen for a canary
     token = CharField(null=True)  # "<id>.<random>", echoed by the provider
     owner = IntegerField(null=True)
     lease_until = BigIntegerField(null=True)
@@ -304,6 +304,8 @@ class Message(Table):
 
 # What people filter by and what is few; the many (queued, sent, delivered, read) need no index.
 PROBLEMS = ("held", "undelivered", "failed", "uncertain", "skipped", "cancelled")
+# SQLite takes the partial index of the problems only for these very words; one status of them is not enough.
+PROBLEM = "status IN (" + ", ".join(f"'{status}'" for status in sorted(PROBLEMS)) + ")"
 
 Message.add_index(
     Message.index(Message.file_id, Message.run, Message.not_before, Message.id, name="message_queue").where(
@@ -314,8 +316,9 @@ Message.add_index(
     Message.index(Message.owner, Message.lease_until, name="message_sending").where(SQL("status = 'sending'"))
 )
 Message.add_index(
-    Message.index(
-        Message.broadcast_id, Message.run, Message.status, Message.file_id, Message.line, name="message_problem"
+    Message.index(  # the cause comes last: groups and filters by it need no look at the rows
+        *(Message.broadcast_id, Message.run, Message.status, Message.file_id, Message.line, Message.cause),
+        name="message_problem",
     ).where(SQL(f"status IN {sql_list(PROBLEMS)}"))
 )
 Message.add_index(Message.index(Message.phone, Message.id, name="message_phone").where(SQL("status <> 'queued'")))
@@ -436,7 +439,7 @@ class Inbound(Table):
     class Meta:
         indexes = (
             (("channel_id", "provider_id"), True),
-            (("conversation_id", "id"), False),
+            (("conversation_id", "at", "id"), False),
         )
 
 
@@ -467,12 +470,17 @@ class OptOut(Table):
     phone = CharField()
     scope = CharField(default="all")
     reason = TextField(default="")
-    source = CharField()  # reply, provider, person
+    source = CharField()  # reply, provider, person, import
     channel_id = IntegerField(null=True)
     at = BigIntegerField()
 
     class Meta:
-        indexes = ((("phone", "scope"), True),)
+        # the claim and the search; the list; the search among some of them
+        indexes = (
+            (("phone", "scope"), True),
+            (("scope", "source", "id"), False),
+            (("scope", "source", "phone"), False),
+        )
 
 
 class MarketingChoice(Table):
@@ -535,7 +543,7 @@ class Conversation(Table):
     closed_at = BigIntegerField(null=True)
 
     class Meta:
-        indexes = ((("channel_id", "phone"), True), (("state", "last_at", "id"), False))
+        indexes = ((("channel_id", "phone"), True), (("state", "last_at", "id"), False), (("last_at", "id"), False))
 
 
 Conversation.add_index(Conversation.index(Conversation.last_at, name="conversation_unread").where(SQL("unread > 0")))
@@ -566,6 +574,16 @@ class QuickAnswer(Table):
 
     title = CharField()
     text = TextField()
+
+
+class Overlap(Table):
+    """What was counted of the queue of one broadcast, as worker.overlap reads it."""
+
+    broadcast_id = IntegerField(primary_key=True)
+    mark = CharField()  # of all that the numbers depend on
+    body = JSONField()
+    done = BooleanField(default=False)
+    at = BigIntegerField()  # when it was last worked on
 
 
 class Snapshot(Table):
@@ -612,5 +630,6 @@ TABLES: tuple[type[Table], ...] = (
     Conversation,
     Attachment,
     QuickAnswer,
+    Overlap,
     Snapshot,
 )

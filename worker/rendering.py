@@ -5,14 +5,16 @@ One pass, linear time: a value is never looked at again, so what a cell contains
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from worker import optouts, segments
+from worker import segments, stopwords
 
 _VARIABLE = re.compile(r"\{\{([^{}]*)\}\}")
 _POSITIONAL = re.compile(r"\{\{\s*([^{}\s]+)\s*\}\}")
@@ -238,17 +240,28 @@ class Rendered:
 
 
 Getter = Callable[[Sequence[str]], str]
+Values = Callable[[Sequence[str]], dict[str, str]]
+
+
+def _no_values(_cells: Sequence[str]) -> dict[str, str]:
+    return {}
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """A message bound to the columns of one file."""
+    """A message bound to the columns of one file.
+
+    `values`: the values of a template's slots for one row; raises RowError. `fixed`: the message where it is the
+    same for everybody.
+    """
 
     function: Callable[[Sequence[str]], Rendered]
+    values: Values = _no_values
+    fixed: Rendered | None = None
 
     def render(self, cells: Sequence[str]) -> Rendered:
         """The message for one row. Raises RowError."""
-        return self.function(cells)
+        return self.fixed or self.function(cells)
 
 
 @dataclass(frozen=True)
@@ -272,9 +285,17 @@ class Content:
             raise MissingColumns(missing)
         if self.ready:
             return Renderer(lambda cells: Rendered(cells[0], cells[1]))  # type: ignore[arg-type]
-        if self.template is None:
-            return Renderer(_sms(self.pieces, places))
-        return Renderer(_waba(self, places))
+        renderer = Renderer(_sms(self.pieces, places)) if self.template is None else _waba(self, places)
+        if not self.columns:
+            with contextlib.suppress(RowError):  # then every row says why
+                return replace(renderer, fixed=renderer.function(()))
+        return renderer
+
+    def places(self, columns: Sequence[str]) -> list[int]:
+        """Where the values of the message stand among a file's columns. An empty one among them was replaced by its
+        fallback or left out, for otherwise the row has no message."""
+        wanted = {column_key(name) for name in self.columns}
+        return [at for at, name in enumerate(columns) if column_key(name) in wanted]
 
 
 def ready_made() -> Content:
@@ -304,6 +325,36 @@ def waba_content(
     return Content(_columns(values.values()), (), (name, language), components, named, values, category)
 
 
+def as_text(content: Content) -> str:
+    """The message as the text of an SMS with the same values; "" where it cannot be written so."""
+    if content.template is None:
+        return ""
+    written = {slot: _written(value) for slot, value in content.values.items()}
+    texts = {c.get("type"): str(c.get("text") or "") for c in content.components}
+    lines = [
+        _POSITIONAL.sub(partial(_value_of, f"{part.lower()}.", written), texts[part])
+        for part in ("HEADER", "BODY", "FOOTER")
+        if texts.get(part)
+    ]
+    text = "\n".join(lines)
+    known = {column_key(name) for name in content.columns}
+    try:
+        return text if {column_key(name) for name in parse_text(text).variables} <= known else ""
+    except TextError:
+        return ""
+
+
+def _value_of(part: str, written: Mapping[str, str], found: re.Match[str]) -> str:
+    return written.get(part + found.group(1), "")
+
+
+def _written(value: Value) -> str:
+    """A value as it is written in the text of an SMS."""
+    if not value.column:
+        return value.text
+    return f"{{{{ {value.column}{f' | {value.fallback}' if value.fallback else ''} }}}}"
+
+
 def _getter(value: Value, places: Mapping[str, int], required: bool = True) -> Getter:
     if not value.column:
         return lambda cells: value.text
@@ -322,10 +373,6 @@ def _getter(value: Value, places: Mapping[str, int], required: bool = True) -> G
 
 def _sms(pieces: tuple[str | Value, ...], places: Mapping[str, int]) -> Callable[[Sequence[str]], Rendered]:
     parts = [p if isinstance(p, str) else _getter(p, places) for p in pieces]
-    if len(parts) == 1 and isinstance(parts[0], str):
-        fixed = Rendered(parts[0])
-        _check_length(parts[0])
-        return lambda cells: fixed
 
     def render(cells: Sequence[str]) -> Rendered:
         text = "".join(p if isinstance(p, str) else p(cells) for p in parts)
@@ -337,12 +384,12 @@ def _sms(pieces: tuple[str | Value, ...], places: Mapping[str, int]) -> Callable
 
 def _check_length(text: str) -> None:
     if len(text) > segments.UCS_ONE:
-        n = segments.count(text).segments
+        n = segments.measure(text).segments
         if n > segments.MAX_SEGMENTS:
             raise RowError("text_too_long", None, {"m": n, "max": segments.MAX_SEGMENTS})
 
 
-def _waba(content: Content, places: Mapping[str, int]) -> Callable[[Sequence[str]], Rendered]:
+def _waba(content: Content, places: Mapping[str, int]) -> Renderer:
     wanted = slots(content.components, "NAMED" if content.named else "POSITIONAL")
     getters = [
         (slot, content.values[slot.id].column, _getter(content.values[slot.id], places, slot.required))
@@ -354,14 +401,49 @@ def _waba(content: Content, places: Mapping[str, int]) -> Callable[[Sequence[str
     fill = _filler(content, wanted)
     name, language = content.template or ("", "")
 
+    def values_of(cells: Sequence[str]) -> dict[str, str]:
+        return {slot.id: _parameter(get(cells), slot, column) for slot, column, get in getters}
+
     def render(cells: Sequence[str]) -> Rendered:
-        values = {slot.id: _parameter(get(cells), slot, column) for slot, column, get in getters}
+        values = values_of(cells)
         header = _fill(header_text, "header", values, HEADER_MAX)
         body = _fill(body_text, "body", values, BODY_MAX)
         template = {"name": name, "language": language, "category": content.category, "components": fill(values)}
         return Rendered("\n".join(t for t in (header, body, footer) if t), template)
 
-    return render
+    return Renderer(render, values_of)
+
+
+def shown(components: Sequence[Mapping[str, Any]], values: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The parts of a template as a phone shows them; a place whose slot has no value stays as it is written.
+
+    A header that is no text has `media`: what stands in its place. A button with a link has the whole of it.
+    """
+    found: list[dict[str, Any]] = []
+    for component in components:
+        kind = str(component.get("type"))
+        if kind == "BUTTONS":
+            filled = [_shown_button(f"button.{at}", b, values) for at, b in enumerate(component.get("buttons", []))]
+            found.append({"type": kind, "buttons": filled})
+        elif kind == "HEADER" and component.get("format", "TEXT") != "TEXT":
+            place = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("header.")}
+            found.append({"type": kind, "format": component["format"], "media": place})
+        else:
+            text = _filled(str(component.get("text") or ""), kind.lower(), values)
+            if kind == "BODY" and not text and "body.1" in values:
+                text = values["body.1"]  # of an authentication template: WhatsApp itself writes the words around it
+            found.append({"type": kind, "text": text, **({"format": "TEXT"} if kind == "HEADER" else {})})
+    return found
+
+
+def _shown_button(slot: str, button: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    shown = {"type": str(button.get("type")), "text": str(button.get("text", ""))}
+    if "url" in button and not _is_otp(button):
+        ending = values.get(slot)
+        shown["url"] = _POSITIONAL.sub(lambda m: m.group(0) if ending is None else ending, str(button["url"]))
+    if button.get("type") == "COPY_CODE" and slot in values:
+        shown["code"] = values[slot]
+    return shown
 
 
 def _parameter(text: str, slot: Slot, column: str) -> str:
@@ -423,9 +505,14 @@ _CHECKS: dict[str, Callable[[str], tuple[str, str]]] = {
 }
 
 
+def _filled(text: str, part: str, values: Mapping[str, str]) -> str:
+    if "{{" not in text:
+        return text
+    return _POSITIONAL.sub(lambda m: values.get(f"{part}.{m.group(1)}", m.group(0)), text)
+
+
 def _fill(text: str, part: str, values: Mapping[str, str], limit: int) -> str:
-    if "{{" in text:
-        text = _POSITIONAL.sub(lambda m: values.get(f"{part}.{m.group(1)}", m.group(0)), text)
+    text = _filled(text, part, values)
     if len(text) > limit:
         raise RowError("text_too_long", None, {"m": len(text), "max": limit})
     return text
@@ -486,7 +573,7 @@ def _button(index: str, button: Mapping[str, Any], wanted: Sequence[Slot]) -> Fi
         return lambda values: _button_part("url", index, {"type": "text", "text": values[code]})
     if kind == "QUICK_REPLY":
         label = str(button.get("text", ""))
-        if optouts.is_stop_word(label) or " ".join(label.casefold().split()) in _STOP_LABELS:
+        if stopwords.is_stop_word(label) or " ".join(label.casefold().split()) in _STOP_LABELS:
             return lambda values: _button_part("quick_reply", index, {"type": "payload", "payload": STOP_PAYLOAD})
         return None
     if kind == "COPY_CODE":

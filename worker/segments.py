@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 BASIC = (
@@ -12,6 +13,8 @@ EXTENSION = "\f^{}\\[~]|€"
 _BASIC = frozenset(BASIC)
 _EXTENSION = frozenset(EXTENSION)
 _GSM = _BASIC | _EXTENSION
+_EXTENDED = re.compile(f"[{re.escape(EXTENSION)}]")
+_FOREIGN = re.compile(f"[^{re.escape(BASIC + EXTENSION)}]")
 GSM_ONE, GSM_PART = 160, 153
 UCS_ONE, UCS_PART = 70, 67
 MAX_SEGMENTS = 10
@@ -46,18 +49,52 @@ class Segments(NamedTuple):
     offending: list[str]
 
 
+class Length(NamedTuple):
+    """How long a text is as an SMS: in GSM-7 or UCS-2, in its units, in parts."""
+
+    gsm: bool
+    units: int
+    segments: int
+
+    @property
+    def encoding(self) -> str:
+        return "GSM-7" if self.gsm else "UCS-2"
+
+
+def measure(text: str) -> Length:
+    """The length of one text; quick, for lists of them."""
+    gsm, units = True, len(text)
+    if not _BASIC.issuperset(text):
+        if _GSM.issuperset(text):
+            units += len(_EXTENDED.findall(text))
+        else:
+            gsm, units = False, len(text.encode("utf-16-le", "surrogatepass")) // 2
+    one, part = (GSM_ONE, GSM_PART) if gsm else (UCS_ONE, UCS_PART)
+    if units <= one:
+        return Length(gsm, units, 1 if units else 0)
+    # Where no character takes two units, none can stand across the end of a part.
+    return Length(gsm, units, -(-units // part) if units == len(text) else len(split(text)))
+
+
 def count(text: str) -> Segments:
     """Encoding, length and number of parts of one text."""
-    offending = sorted({c for c in text if c not in _GSM}, key=text.index)
-    if offending:
-        units = len(text) + sum(c > "\uffff" for c in text)
-        one, encoding = UCS_ONE, "UCS-2"
-    else:
-        units = len(text) + sum(c in _EXTENSION for c in text)
-        one, encoding = GSM_ONE, "GSM-7"
-    if units == 0:
-        return Segments(encoding, 0, 0, [])
-    return Segments(encoding, units, 1 if units <= one else len(split(text)), offending)
+    found = measure(text)
+    return Segments(found.encoding, found.units, found.segments, list(dict.fromkeys(_FOREIGN.findall(text))))
+
+
+FEW = 5  # one of so many characters
+
+
+def few_foreign(text: str) -> list[str]:
+    """The characters beside the GSM ones, when they are so few that one would rather do without them."""
+    if len(text) - len(text.encode("ascii", "ignore")) > len(text) // FEW:
+        return []  # written in another script: nearly all of them are foreign
+    return _FOREIGN.findall(text)
+
+
+def native(text: str) -> str:
+    """The text with a GSM character in the place of each foreign one: what it costs without them."""
+    return _FOREIGN.sub("?", text)
 
 
 def split(text: str, *, ucs2: bool | None = None, reserved: int = 0) -> list[str]:

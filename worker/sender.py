@@ -23,7 +23,9 @@ import peewee
 from worker import (
     breaker,
     broadcasts,
+    canary,
     causes,
+    channel_health,
     channels,
     clock,
     counters,
@@ -32,6 +34,7 @@ from worker import (
     lines,
     optouts,
     rendering,
+    sieve,
     throttle,
 )
 from worker.models import Broadcast, Channel, RecipientFile
@@ -63,15 +66,22 @@ LONGEST_PAUSE = 5.0  # seconds between two tries to store while the database can
 # provider, where it is measured. Slots are as wide apart, so it costs nothing.
 MINUTE = 60.0 + 0.25
 JUMP = clock.MINUTE  # a clock that went back by more was set, not adjusted
-DAY = 24 * 60  # minutes over which a daily limit is counted
+DAY = channel_health.DAY
+# How much is looked at in one turn for those who may get their message now: others want to write, too.
+LOOKED, LOOK = 2_000, 0.012  # rows of a broadcast, seconds for all of them
+LOOK_STEP = 250  # rows looked at at once where some have to be passed over
+BREATH = 0.02  # seconds until it looks on
 # First those that were put off and whose time has come: a long list must not make them wait for its end.
 _NEXT = (
     "SELECT * FROM (SELECT m.id, m.phone, m.row, m.tries,"
     " (SELECT o.id FROM opt_out o WHERE o.phone = m.phone AND o.scope IN (?, ?) LIMIT 1) FROM message m"
     " WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND {which} ORDER BY m.not_before, m.id LIMIT ?) AS due"
 )
-CLAIM = " UNION ALL ".join(
-    (_NEXT.format(which="m.not_before BETWEEN 1 AND ?"), _NEXT.format(which="m.not_before = 0") + " LIMIT ?")
+CLAIM, CLAIM_CANARY = (
+    " UNION ALL ".join(
+        (_NEXT.format(which="m.not_before BETWEEN 1 AND ?"), _NEXT.format(which=f"m.not_before {fresh} 0") + " LIMIT ?")
+    )
+    for fresh in ("<=", "<")  # those chosen for a canary stand below zero
 )
 BACKOFF = (5, 10, 20, 40, 80, 160, 300)
 
@@ -95,7 +105,7 @@ class Job:
     paced: bool  # whether its channel has a pace of its own
     departure: throttle.Departure = field(default_factory=throttle.Departure)
     probe: bool = False  # whether it leaves to see if the provider answers again
-    claimed: float = field(default_factory=clock.monotonic)
+    claimed: float = field(default_factory=lambda: clock.monotonic())  # looked up when it is asked
 
 
 @dataclass(slots=True)
@@ -131,6 +141,7 @@ class Lane:
     stopped_by: tuple[str, str] = (optouts.ALL, optouts.ALL)  # the kinds of opt-out that keep its messages back
     direct: bool = False  # carries single messages, each of which stands alone
     renderers: dict[int, Any] = field(default_factory=dict)
+    zone_columns: dict[int, int | None] = field(default_factory=dict)  # file → the column of its people's time zones
     in_flight: int = 0
     categorised: float = 0.0  # when its template's category was last looked at
     noted: float = 0.0  # when its speed was last written
@@ -153,6 +164,15 @@ class Plan(NamedTuple):
     next_slot: int
     text_version: int
     waiting: str | None
+    timezone: str
+    quiet_from: int | None
+    quiet_to: int | None
+    cooldown_days: int | None
+    canary: int | None
+
+    @property
+    def rules(self) -> sieve.Rules:
+        return sieve.Rules(self.timezone, self.quiet_from, self.quiet_to, self.cooldown_days)
 
 
 class ChannelPlan(NamedTuple):
@@ -217,6 +237,7 @@ class Sender:
         self._turns = 0
         self._dealt: dict[int, int] = {}  # channel → messages claimed here so far
         self._next_due = 0.0
+        self._look_until = 0.0  # monotonic seconds, of the turn under way
         self._ahead = _wall_ahead()
         self._pace = throttle.ALONE if settings.senders == 1 else throttle.SHARED
 
@@ -434,13 +455,15 @@ class Sender:
         return [
             Plan(*row)
             for row in db.rows(
-                "SELECT id, channel_id, run, epoch, rate_per_minute, next_slot, text_version, waiting"
+                "SELECT id, channel_id, run, epoch, rate_per_minute, next_slot, text_version, waiting, timezone,"
+                " quiet_from, quiet_to, cooldown_days, canary"
                 " FROM broadcast WHERE state = 'running' AND channel_id IS NOT NULL ORDER BY id"
             )
         ]
 
     def _claim(self) -> list[Job]:
         """Claim for every running broadcast, channel by channel, inside the transaction."""
+        self._look_until = clock.monotonic() + LOOK
         plans = self._plans()
         for gone in set(self._lanes) - {plan.id for plan in plans}:
             if self._lanes[gone].in_flight == 0:
@@ -480,7 +503,7 @@ class Sender:
         gate = self._gate(channel, lanes, free, now_ms)
         if gate.code:
             for plan, lane in zip(plans, lanes, strict=True):
-                if lane.in_flight or not self._finish(plan):
+                if not self._ends(plan, lane):
                     self._rest(lane, max(PAUSE, (gate.until - now_ms) / 1000))
                     self._say(plan, {"code": gate.code, "until": gate.until})
             return []
@@ -581,18 +604,12 @@ class Sender:
             if busy or not open_.is_due(now):
                 return Gate(0, "breaker", open_.probe_at)
             return Gate(min(free, 1), probe=True)
-        # What was typed counts for this channel; a vendor counts by account, whichever number a message leaves by.
-        for limit, account in ((channel.per_day, ""), (channel.vendor_limit, channel.account)):
-            if not limit:
-                continue
-            oldest, gone = db.rows(
-                "SELECT MIN(minute), COALESCE(SUM(n), 0) FROM departure WHERE minute >= ? AND channel_id IN"
-                " (SELECT id FROM channel WHERE id = ? OR (account <> '' AND account = ? AND provider = ?))",
-                [now // clock.MINUTE - DAY, channel.id, account, channel.provider],
-            )[0]
-            if gone >= limit:
-                return Gate(0, "daily_limit", (oldest + DAY + 1) * clock.MINUTE)
-            free = min(free, limit - gone)
+        for room in channel_health.rooms(
+            channel.id, channel.provider, channel.account, channel.per_day, channel.vendor_limit, now
+        ):
+            if not room.left:
+                return Gate(0, "daily_limit", room.frees_at)
+            free = min(free, room.left)
         return Gate(free)
 
     def _left(self, channel: ChannelPlan, gate: Gate, jobs: Sequence[Job], slot: int | None, now: int) -> None:
@@ -656,7 +673,7 @@ class Sender:
             lane.content = broadcasts.content(broadcast)
             lane.direct = broadcast.kind == broadcasts.DIRECT
             lane.categorised = 0.0
-            lane.renderers = {}
+            lane.renderers, lane.zone_columns = {}, {}
             lane.epoch, lane.run, lane.text_version = plan.epoch, plan.run, plan.text_version
             lane.rest_until, lane.same_count = 0.0, 0
             lane.confirmed = False
@@ -680,14 +697,21 @@ class Sender:
             db.execute("UPDATE broadcast SET waiting = ? WHERE id = ?", [text, plan.id])
 
     def _claim_rows(self, plan: Plan, lane: Lane, provider: base.Provider, paced: bool, n: int, now: int) -> list[Job]:
-        """queued → sending for up to `n` rows of the files that may send; opted-out numbers are skipped."""
+        """queued → sending for up to `n` rows of the files that may send, passing over whom nothing may be sent to."""
         jobs: list[Job] = []
         if lane.content is None:
             broadcasts.stop_by_itself(plan.id, "content_missing")
             return jobs
+        claim = CLAIM if plan.canary is None else CLAIM_CANARY
+        looked = 0
+        sifting = sieve.Sieve(
+            plan.rules,
+            now,
+            lane.zone_columns,
+            lambda file_id, skipped: self._count((plan.id, plan.run, file_id), "queued", "skipped", skipped),
+        )
         for (file_id,) in db.rows(
-            "SELECT id FROM recipient_file WHERE broadcast_id = ? AND state = 'ready'"
-            " AND (removed_at IS NULL OR removed_how = 'keep') ORDER BY id",
+            f"SELECT id FROM recipient_file f WHERE broadcast_id = ? AND {sieve.SENDABLE} ORDER BY id",  # noqa: S608
             [plan.id],
         ):
             renderer = self._renderer(lane, file_id)
@@ -696,11 +720,17 @@ class Sender:
                 broadcasts.stop_by_itself(plan.id, "content_missing")
                 return jobs
             while len(jobs) < n:
+                if sifting.passed and (looked >= LOOKED or clock.monotonic() > self._look_until):
+                    self._rest(lane, BREATH)
+                    return jobs
                 wanted = n - len(jobs)
+                step = max(wanted, LOOK_STEP) if sifting.passed else wanted
                 of_file = [*lane.stopped_by, file_id, plan.run]
-                found = db.rows(CLAIM, [*of_file, now, wanted, *of_file, wanted, wanted])
-                jobs += self._take(plan, lane, renderer, provider, paced, file_id, found, now)
-                if len(found) < wanted:
+                found = [sieve.Queued(*row) for row in db.rows(claim, [*of_file, now, step, *of_file, step, step])]
+                rows = sifting.sift(file_id, found)[:wanted]
+                looked += len(found)
+                jobs += self._take(plan, lane, renderer, provider, paced, file_id, rows, now)
+                if len(found) < step:
                     break
         if not jobs:
             self._nothing(plan, lane, now)
@@ -716,18 +746,9 @@ class Sender:
         provider: base.Provider,
         paced: bool,
         file_id: int,
-        found: list[tuple[Any, ...]],
+        rows: Sequence[sieve.Queued],
         now: int,
     ) -> list[Job]:
-        key = (plan.id, plan.run, file_id)
-        skipped = [(row[0],) for row in found if row[4] is not None]
-        rows = [row for row in found if row[4] is None]
-        if skipped:
-            db.many(
-                "UPDATE message SET status = 'skipped', cause = 'opted_out' WHERE id = ? AND status = 'queued'",
-                skipped,
-            )
-            self._count(key, "queued", "skipped", len(skipped))
         if not rows:
             return []
         minute = now // clock.MINUTE
@@ -748,14 +769,14 @@ class Sender:
                 minute,
                 paced,
             )
-            for n, (id_, phone, cells, tries, _) in enumerate(rows)
+            for n, (id_, phone, cells, tries, _opt_out) in enumerate(rows)
         ]
         db.many(
             "UPDATE message SET status = 'sending', token = ?, owner = ?, lease_until = ?, sending_at = ?,"
             " text_version = ?, cause = NULL, cause_text = NULL WHERE id = ? AND status = 'queued'",
             [(job.token, self.owner, now + LEASE, now, plan.text_version, job.id) for job in jobs],
         )
-        self._count(key, "queued", "sending", len(jobs))
+        self._count((plan.id, plan.run, file_id), "queued", "sending", len(jobs))
         return jobs
 
     def _renderer(self, lane: Lane, file_id: int) -> Any:
@@ -769,17 +790,14 @@ class Sender:
         return renderer
 
     def _nothing(self, plan: Plan, lane: Lane, now: int) -> None:
-        """Nothing can be claimed: finished, or waiting for something that can be named."""
-        if lane.in_flight == 0 and self._finish(plan):
+        """Nothing can be claimed: ended, or waiting for something that can be named."""
+        if self._ends(plan, lane):
             return
-        later = db.value(
-            "SELECT MIN(m.not_before) FROM message m JOIN recipient_file f ON f.id = m.file_id"
-            " WHERE f.broadcast_id = ? AND m.run = ? AND m.status = 'queued' AND m.not_before > ?",
-            [plan.id, plan.run, now],
-        )
+        lane.watched = 0.0  # slots that pass with nobody to send to are no credit
+        later = sieve.put_off(plan.id, plan.run, now)
         if later is not None:
-            self._say(plan, {"code": "retry", "until": later})
-            self._rest(lane, (later - now) / 1000)
+            self._say(plan, {"code": later.code, "until": later.until})
+            self._rest(lane, (later.until - now) / 1000)
             return
         checking = db.value(
             "SELECT 1 FROM recipient_file WHERE broadcast_id = ? AND state = 'checking' AND removed_at IS NULL",
@@ -787,6 +805,19 @@ class Sender:
         )
         self._say(plan, {"code": "file_checking"} if checking else None)
         self._rest(lane, 0.2)
+
+    def _ends(self, plan: Plan, lane: Lane) -> bool:
+        """Whether the broadcast has finished, or stopped because its canary is through."""
+        if lane.in_flight:
+            return False
+        return self._finish(plan) or (plan.canary is not None and self._stop_canary(plan, plan.canary))
+
+    def _stop_canary(self, plan: Plan, n: int) -> bool:
+        """running → stopped when nobody of the canary is queued or sending any more."""
+        sending = broadcasts.count(Broadcast(id=plan.id), plan.run)["sending"]
+        if sending or not canary.is_through(plan.id, plan.run):
+            return False
+        return broadcasts.stop_by_itself(plan.id, canary.THROUGH, n=n)
 
     def _finish(self, plan: Plan) -> bool:
         """running → finished when no row is queued or sending, no file is being checked, no copy under way."""
@@ -1100,7 +1131,8 @@ class _Writer:
             if target == "queued":
                 counted = 1 if error is not None and _counts(job, error) and error.outcome == base.LATER else 0
                 first = self.now if error is not None and error.outcome == base.LATER else None
-                self._back.append((later, counted, first, cause, detail, job.id))
+                # Never 0, which is for those that have not been taken up yet.
+                self._back.append((max(1, later), counted, first, cause, detail, job.id))
             else:
                 self._ended.append((target, cause, detail, job.id))
             if error is not None:

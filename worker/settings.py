@@ -51,6 +51,11 @@ class Settings:
     def uploads(self) -> Path:
         return self.data / "uploads"
 
+    @property
+    def media(self) -> Path:
+        """What people attached to their messages."""
+        return self.data / "media"
+
     def with_options(self, **options: object) -> Settings:
         """A copy with the command line's options; None means not given."""
         given = {name: value for name, value in options.items() if value is not None}

@@ -18,7 +18,7 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import RedisStorage, SqliteStorage
 
-from worker import broadcasts, channels, db, recipients
+from worker import broadcasts, channels, db, overlap, recipients, statistics
 from worker.models import Broadcast, RecipientFile
 from worker.providers.base import SendError
 from worker.settings import Settings
@@ -104,9 +104,19 @@ def sync_templates(channel_id: int) -> None:
     _nudge(_sync_templates, channel_id)
 
 
+def count_report(broadcast_id: int, run: int | None) -> None:
+    """Have the facts of a large report counted; whoever looks asks again, so a lost nudge costs seconds."""
+    _nudge(_count_report, broadcast_id, run or statistics.ALL_RUNS)
+
+
 def copy_run(broadcast_id: int) -> None:
     """Have the rows of a restarted run made."""
     _nudge(_copy_run, broadcast_id)
+
+
+def count_overlap(broadcast_id: int) -> None:
+    """Have the queue of a broadcast gone through for its pre-flight sheet."""
+    _nudge(_count_overlap, broadcast_id)
 
 
 @huey.task(name="wake")  # type: ignore[untyped-decorator]
@@ -130,6 +140,18 @@ def _copy_run(broadcast_id: int) -> None:
         if Broadcast.get_or_none(Broadcast.id == broadcast_id) is not None:
             broadcasts.copy_run(broadcast_id)
     _Process.on_wake()
+
+
+@huey.task(name="count_report")  # type: ignore[untyped-decorator]
+def _count_report(broadcast_id: int, run: int) -> None:
+    with db.connection():
+        statistics.renew(broadcast_id, run)
+
+
+@huey.task(name="count_overlap")  # type: ignore[untyped-decorator]
+def _count_overlap(broadcast_id: int) -> None:
+    with db.connection():
+        overlap.count(broadcast_id)
 
 
 def run_read_file(file_id: int) -> None:

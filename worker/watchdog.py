@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from worker import broadcasts, clock, db, delivery, locks, throttle
+from worker import broadcasts, clock, db, delivery, locks, sieve, throttle
 from worker.models import Broadcast, Channel, Run
 from worker.models import Worker as WorkerRow
 from worker.settings import Settings
@@ -21,7 +21,7 @@ def why(broadcast: Broadcast) -> dict[str, Any] | None:
     """{"code", "until"? (ms)}: why a running broadcast waits; None while it moves, and when it does not run.
 
     disk, worker (none runs) or locked (it lives, and cannot write), then what the sender wrote
-    (provider_asked, breaker, daily_limit, rate, retry, file_checking, channel), then what is seen from
+    (provider_asked, breaker, daily_limit, rate, retry, quiet_hours, file_checking, channel), then what is seen from
     outside: provider_slow, copying, stuck. Cheap enough to poll.
     """
     if broadcast.state != "running":
@@ -75,8 +75,8 @@ def _silence(broadcast: Broadcast, now: int) -> dict[str, Any] | None:
     if slot > now - SILENT:  # something was claimed a moment ago, or will be
         if slot - now > SLOW:
             return {"code": "rate", "until": slot}
-        put_off = _put_off(broadcast, now)
-        return {"code": "retry", "until": put_off} if put_off else None
+        later = sieve.put_off(broadcast.id, broadcast.run, now)
+        return {"code": later.code, "until": later.until} if later else None
     numbers = broadcasts.count(broadcast, broadcast.run)
     if numbers["sending"] or _neighbours_wait(broadcast):
         return {"code": "provider_slow"}
@@ -87,9 +87,9 @@ def _silence(broadcast: Broadcast, now: int) -> dict[str, Any] | None:
     channel = broadcast.channel
     if channel is not None and channel.state != "on":
         return {"code": "channel"}
-    due = _due(broadcast)
-    if due is not None and due > now - SILENT:
-        return {"code": "retry", "until": due} if due > now else None
+    due = sieve.put_off(broadcast.id, broadcast.run, -1)
+    if due is not None and due.until > now - SILENT:
+        return {"code": due.code, "until": due.until} if due.until > now else None
     return {"code": "stuck"}
 
 
@@ -104,19 +104,6 @@ def _next_slot(broadcast: Broadcast, now: int) -> int:
     return max((slot for slot, limit in limits if slot <= limit), default=0) // 1000
 
 
-_QUEUED = (
-    "SELECT MIN((SELECT m.not_before FROM message m WHERE m.file_id = f.id AND m.run = ?"
-    " AND m.status = 'queued' AND m.not_before > ? ORDER BY m.not_before LIMIT 1)) FROM recipient_file f"
-    " WHERE f.broadcast_id = ? AND f.state = 'ready' AND (f.removed_at IS NULL OR f.removed_how = 'keep')"
-)
-
-
-def _put_off(broadcast: Broadcast, now: int) -> int | None:
-    """When the next of those that were put off is tried again, ms; None when nobody was."""
-    found: int | None = db.value(_QUEUED, [broadcast.run, now, broadcast.id])
-    return found
-
-
 def _neighbours_wait(broadcast: Broadcast) -> bool:
     """Whether others on the same channel have messages on their way, and so its connections."""
     return bool(
@@ -126,9 +113,3 @@ def _neighbours_wait(broadcast: Broadcast) -> bool:
             [broadcast.channel_id],
         )
     )
-
-
-def _due(broadcast: Broadcast) -> int | None:
-    """The earliest `not_before` in the queue, ms; None when nothing is queued that may leave."""
-    found: int | None = db.value(_QUEUED, [broadcast.run, -1, broadcast.id])
-    return found

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e import browser
 from tests.product import Product
 
 ARTIFACTS = Path(__file__).parents[2] / ".artifacts" / "e2e"
-NEEDED = "Chromium and Playwright: apt-get install chromium, and pip install -e '.[e2e]'"
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """The browser of this machine; without one the tests skip, or fail where it is required."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        path = None
-    if path is None:
+        with browser.launched() as found:
+            yield found
+    except browser.NoBrowser as missing:
         if os.environ.get("MOLVA_TEST_REQUIRE") == "1":
-            pytest.fail(f"needs {NEEDED}")
-        pytest.skip(f"needs {NEEDED}")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
+            pytest.fail(f"needs {missing}")
+        pytest.skip(f"needs {missing}")
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +67,6 @@ class Window:
         self._shots += 1
         # caret: hiding it would put a style into the page, which its policy forbids
         self.page.screenshot(path=self._folder / f"{self._shots:02d}-{name}.png", full_page=True, caret="initial")
-
-    def fits(self) -> bool:
-        """Nothing sticks out at the side."""
-        width = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        return bool(width <= 0)
 
 
 @pytest.fixture

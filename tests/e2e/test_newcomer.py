@@ -1,4 +1,4 @@
-"""The newcomer's whole way in a real browser, and every page in both languages, both themes, narrow and wide."""
+"""The newcomer's whole way in a real browser, with JavaScript and without."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
     page.click("dialog[open] .button-primary")
     page.wait_for_selector("#live a[href$='/restart']", timeout=60_000)
     one.shot("finished")
-    page.click("text=Отчёт")
+    page.click(".page-actions >> text=Отчёт")
     page.wait_for_url(re.compile("/report$"))
     page.wait_for_selector("text=Оператор не пропустил сообщение")
     one.shot("report")
@@ -95,30 +95,6 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
     assert len(rows) == len({row["phone"] for row in rows}) == PEOPLE + 5
     accepted = {facts["phone"] for facts in product.accepted()}
     assert {row["phone"] for row in rows if row["status"] != "failed"} == accepted
-
-
-PAGES = (
-    *("/broadcasts", "/broadcasts?name=zzz", "/broadcasts/new", "/broadcasts/1", "/broadcasts/1/edit"),
-    *("/broadcasts/1/report", "/broadcasts/1/restart", "/broadcasts/1/messages/2", "/broadcasts/1/files/1/delete"),
-    *("/channels", "/channels/1", "/channels/2", "/channels/new", "/channels/new?provider=whatsapp_cloud"),
-    *("/channels/1/edit", "/channels/1/off", "/channels/1/delete", "/settings", "/no-such-page"),
-)
-
-
-@pytest.mark.parametrize("language", ["ru", "en"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1280])
-def test_every_page_fits_and_nobody_complains(window: Opener, language: str, theme: str, width: int) -> None:
-    one = window(f"{language}-{theme}-{width}", locale=language, viewport={"width": width, "height": 800})
-    sign_in(one)
-    cookies = {"molva_language": language, "molva_theme": theme}
-    one.page.context.add_cookies([{"name": k, "value": v, "url": one.url} for k, v in cookies.items()])
-    for path in PAGES:
-        one.open(path)
-        assert one.page.get_attribute("html", "lang") == language
-        one.shot(re.sub(r"\W+", "-", path).strip("-"))
-        assert one.fits(), path
-    one.complaints = [text for text in one.complaints if "404" not in text]  # the page that is not there
 
 
 def test_the_whole_way_without_javascript(window: Opener) -> None:
@@ -151,7 +127,7 @@ def test_the_whole_way_without_javascript(window: Opener) -> None:
     page.check("input[name=how][value=remove]")
     page.click("text=Удалить файл >> nth=-1")
     assert page.query_selector("#files .file") is None
-    page.click("text=Отчёт")
+    page.click(".page-actions >> text=Отчёт")
     one.shot("report")
     assert page.query_selector("text=Такого номера нет") is not None
 
@@ -163,3 +139,62 @@ def _reload_until(page: Any, selector: str) -> None:
         page.wait_for_timeout(500)
         page.reload()
     raise AssertionError(f"{selector} did not appear")
+
+
+def reach(page: Any, selector: str, most: int = 90) -> None:
+    """Press Tab until that has the focus; a mouse is never touched."""
+    for _press in range(most):
+        if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{selector} cannot be reached by Tab")
+
+
+def test_the_whole_way_by_the_keyboard_alone(window: Opener) -> None:
+    one = window("keyboard", locale="en-GB")
+    sign_in(one)
+    page, press = one.page, one.page.keyboard.press
+    people = "\n".join(f"+7902{n:07d},Guest {n}" for n in range(40))
+    file = {"name": "list.csv", "mimeType": "text/csv", "buffer": f"phone,name\n{people}".encode()}
+    page.on("filechooser", lambda chooser: chooser.set_files(file))
+    press("n")
+    page.wait_for_url(re.compile("/broadcasts/new$"))
+    reach(page, ".skip")
+    press("Enter")  # over the menu
+    reach(page, "#name", 3)
+    page.keyboard.type("By keyboard")
+    reach(page, "input[name=kind][value=sms]")
+    press("Space")
+    reach(page, "#text")
+    page.keyboard.type("Hello, {{ name }}")
+    reach(page, "#file")
+    press("Enter")
+    page.wait_for_selector("text=Accepted: 40")
+    reach(page, "#rate_per_minute")
+    page.keyboard.type("600")
+    one.shot("form")
+    reach(page, ".actions .button-primary")
+    press("Enter")
+    page.wait_for_url(re.compile(r"/broadcasts/\d+$"))
+    page.wait_for_selector("#do-start")
+    reach(page, "#do-start")
+    press("Enter")
+    page.wait_for_selector("dialog[open]")
+    reach(page, "dialog .button-primary", 20)
+    press("Enter")
+    page.wait_for_selector("#do-stop")
+    page.wait_for_selector("dialog", state="hidden")
+    reach(page, "#do-stop", 5)  # not from the beginning of the page
+    press("Enter")
+    page.wait_for_selector("#do-resume")
+    reach(page, "#do-resume", 5)
+    press("Enter")
+    page.wait_for_selector("dialog[open] .button-primary")
+    press("Escape")
+    assert page.evaluate("document.activeElement.id") == "do-resume"
+    press("Enter")
+    page.wait_for_selector("dialog[open] .button-primary")
+    reach(page, "dialog .button-primary", 10)
+    press("Enter")
+    page.wait_for_selector("#do-restart", timeout=60_000)
+    one.shot("finished")

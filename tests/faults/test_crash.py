@@ -199,6 +199,7 @@ def test_f25_stopped_stays_stopped_after_a_kill(world: World, seconds: int) -> N
     world.product.start()
     sleep(seconds)
     assert (world.fresh(broadcast).state, len(world.accepted())) == ("stopped", seen)
+    world.in_flight_stored(broadcast)  # what the dead worker had under way is seen when the new one has begun
     assert world.judge(broadcast)["uncertain"] <= world.concurrency
 
 

@@ -41,6 +41,18 @@ def test_after_kill_9_it_goes_on_by_itself_and_nobody_gets_it_twice(product: Pro
     product.judge(broadcast)
 
 
+def test_killed_in_a_canary_it_sends_to_nobody_beyond_it(product: Product) -> None:
+    broadcast = product.broadcast("sandbox_sms", 300, 600, first=60)
+    for sent in (15, 35):
+        wait(lambda sent=sent: len(product.accepted()) >= sent, 30)  # type: ignore[misc]
+        product.kill()
+        product.start()
+    wait(lambda: Broadcast.get_by_id(broadcast.id).state == "stopped", 60)
+    assert Broadcast.get_by_id(broadcast.id).stop_reason == "canary"
+    assert product.numbers(broadcast)["queued"] == 240 and len(product.accepted()) <= 60
+    product.judge(broadcast)
+
+
 def test_sigterm_stores_what_is_in_flight_and_leaves_nothing_uncertain(product: Product) -> None:
     broadcast = product.broadcast("sandbox_sms", 300, 6_000)
     wait(lambda: product.numbers(broadcast)["queued"] <= 200, 30)

@@ -1,4 +1,4 @@
-"""F28, F45, F46: what people do while messages are on their way."""
+"""F28, F44, F45, F46: what people do while messages are on their way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests import make
 from tests.faults.world import EVERYBODY, World, phone
 from tests.product import wait
 from worker import broadcasts, db, tasks
-from worker.models import Audit, Broadcast, Message, OptOut
+from worker.models import Audit, Broadcast, Conversation, Message, OptOut
 
 pytestmark = pytest.mark.faults
 
@@ -39,6 +39,27 @@ def test_f28_every_message_carries_one_version_of_the_text(world: World) -> None
     versions = Counter(facts["text"] for facts in world.accepted())
     assert versions.pop(EVERYBODY) == 50 and len(versions) == sent
     assert world.judge(broadcast)["sent"] == sent + 50
+
+
+def test_f44_an_answer_leaves_once_however_often_it_is_sent(world: World) -> None:
+    world.channel()
+    world.reply(phone(1), "When?")
+    wait(lambda: Conversation.select().exists(), 10)
+    url = f"/conversations/{Conversation.get().id}/messages"
+
+    def press(_time: int = 0) -> int:
+        given = {"headers": {"Idempotency-Key": "one form"}, "json": {"text": "Tomorrow"}}
+        return world.ask("POST", url, **given).status_code
+
+    assert press() == 201
+    with ThreadPoolExecutor(4) as fingers:
+        assert set(fingers.map(press, range(8))) == {201}
+    world.product.kill()
+    world.product.start()
+    assert press() == 201
+    wait(lambda: Message.get().status in ("sent", "uncertain"), 60)
+    assert [(facts["phone"], facts["text"]) for facts in world.accepted()] == [(phone(1), "Tomorrow")]
+    assert Message.select().count() == 1
 
 
 def test_f45_a_stop_word_holds_for_messages_that_wait(world: World) -> None:

@@ -211,7 +211,7 @@ class World:
         """One call of the API, as a sender."""
         if not key:
             key = self._key = self._key or make.token()
-        headers = {"Authorization": f"Bearer {key}", "Accept-Language": "en"}
+        headers = {"Authorization": f"Bearer {key}", "Accept-Language": "en", **given.pop("headers", {})}
         return requests.request(method, f"{self.product.url}/api/v1{path}", headers=headers, timeout=60, **given)
 
     # --- a broadcast

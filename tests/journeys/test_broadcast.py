@@ -126,6 +126,22 @@ def test_after_stop_only_what_was_in_flight_arrives_and_resume_goes_on(caller: C
     assert sorted(arrived(product, 914)) == sorted(phone(914, n) for n in range(600))
 
 
+def test_a_canary_of_twenty_stops_by_itself_and_the_rest_goes(caller: Caller, product: Product) -> None:
+    number = caller.draft("sandbox_sms")
+    for first in (0, 100):
+        rows = "".join(f"{phone(919, first + n)},Guest {n}\n" for n in range(100))
+        caller.upload(number, f"phone,name\n{rows}".encode())
+    assert caller.press(number, "start", canary=20, pick="random")["canary"] == 20
+    wait(lambda: caller.call("GET", f"/broadcasts/{number}")["state"] == "stopped", 20)
+    stopped = caller.call("GET", f"/broadcasts/{number}")
+    assert stopped["stop_reason"] == "canary" and "20" in stopped["stop_text"]
+    assert len(set(arrived(product, 919))) == len(arrived(product, 919)) == 20
+    wait(lambda: caller.numbers(number)["delivered"] == 20, 20)  # the result comes in while it stands still
+    assert caller.press(number, "resume")["canary"] is None
+    caller.finished(number, 30)
+    assert sorted(arrived(product, 919)) == sorted(phone(919, n) for n in range(200))
+
+
 def test_clear_empties_and_what_was_sent_stays_in_the_report(caller: Caller, product: Product) -> None:
     number = caller.draft("sandbox_sms", rate_per_minute=6_000)
     caller.upload(number, people(915, 1_000).encode())

@@ -136,3 +136,15 @@ def test_its_callbacks_are_metas() -> None:
     body = json.dumps({"entry": [{"id": "1", "changes": [{"field": "messages", "value": value}]}]}).encode()
     assert [update.status for update in dialog().parse(callback(body))] == ["delivered"]
     assert list(dialog(phone_number_id="8").parse(callback(body))) == []
+
+
+def test_a_file_is_fetched_through_its_own_address_whatever_host_is_named() -> None:
+    with Stub() as server:
+        server.script = [
+            stub.answer(200, {"url": "https://lookaside.fbsbx.com/whatsapp/attachments/?mid=9&x=1"}),
+            stub.answer(200, b"file"),
+        ]
+        assert dialog(server.url).fetch("900") == b"file"
+        facts, file = server.requests
+    assert (facts.path, file.path) == ("/900", "/whatsapp/attachments/?mid=9&x=1")
+    assert file.headers["d360-api-key"] == "key"

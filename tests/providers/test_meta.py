@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from tests.providers import stub
 from tests.providers.waba import PHONE_ID, WABA_ID, callback, cloud, shared
 from worker import causes, clock
 from worker.providers.base import (
@@ -14,8 +16,10 @@ from worker.providers.base import (
     REFUSED,
     STOP_BROADCAST,
     STOP_CHANNEL,
+    Attached,
     InboundMessage,
     Notice,
+    SendError,
     StatusUpdate,
 )
 from worker.providers.meta_errors import ERRORS, meaning
@@ -40,10 +44,10 @@ def read(body: bytes) -> list[StatusUpdate | InboundMessage]:
     return list(cloud().parse(callback(body)))
 
 
-def inbound(**part: Any) -> list[StatusUpdate | InboundMessage]:
+def inbound(**part: Any) -> list[InboundMessage]:
     item = {"id": "wamid.in1", "from": PERSON, "timestamp": AT, "type": next(iter(part), "text"), **part}
     contact = {"wa_id": PERSON, "profile": {"name": "Ann"}}
-    return read(messages(item, contacts=[contact]))
+    return [found for found in read(messages(item, contacts=[contact])) if isinstance(found, InboundMessage)]
 
 
 def status(value: str, **more: Any) -> dict[str, Any]:
@@ -166,7 +170,71 @@ def test_an_unreadable_body_says_nothing(body: bytes) -> None:
     ],
 )
 def test_every_kind_of_message_is_read(part: dict[str, Any], kind: str, text: str, payload: str | None) -> None:
-    assert inbound(**part) == [InboundMessage("wamid.in1", ANN, MS, kind=kind, text=text, name="Ann", payload=payload)]
+    plain = [replace(found, attached=(), context=None) for found in inbound(**part)]
+    assert plain == [InboundMessage("wamid.in1", ANN, MS, kind=kind, text=text, name="Ann", payload=payload)]
+
+
+def test_a_file_comes_with_the_facts_by_which_it_can_be_had() -> None:
+    given = {"id": "900", "mime_type": "application/pdf", "filename": "счёт.pdf", "sha256": "x", "caption": "see"}
+    (found,) = inbound(document=given)
+    assert found.attached == (Attached("900", "application/pdf", "счёт.pdf"),)
+    for part in ({"image": {"caption": "lost"}}, {"image": {"id": 5}}, {"text": {"id": "900"}}):
+        assert inbound(**part)[0].attached == ()
+
+
+def test_a_reaction_belongs_to_the_message_it_is_about() -> None:
+    (found,) = inbound(reaction={"message_id": "wamid.out1", "emoji": "👍"})
+    assert found.context == "wamid.out1"
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_asked_for_where_the_vendor_says_it_lies() -> None:
+    with stub.Stub() as server:
+        server.script = [
+            stub.answer(200, {"url": f"{server.url}/file/900?x=1", "file_size": 4, "mime_type": "image/png"}),
+            stub.answer(200, b"\x89PNG"),
+        ]
+        assert cloud(server.url).fetch("900/../me") == b"\x89PNG"
+    facts, file = server.requests
+    assert facts.path == "/v25.0/900%2F..%2Fme"
+    assert (file.path, file.headers["authorization"]) == ("/file/900?x=1", "Bearer EAA")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://evil.example/f", "http://lookaside.fbsbx.com/f", "https://xfbsbx.com/f", "https://fbsbx.com@e.x/", ""],
+)
+def test_our_key_goes_to_nobody_but_the_vendor(url: str) -> None:
+    with stub.Stub(stub.answer(200, {"url": url})) as server, pytest.raises(SendError) as caught:
+        cloud(server.url).fetch("900")
+    assert (caught.value.outcome, caught.value.cause) == (REFUSED, "address_forbidden")
+    assert cloud().file_address("https://lookaside.fbsbx.com/f?mid=1") == "https://lookaside.fbsbx.com/f?mid=1"
+
+
+def test_a_file_that_is_too_large_or_gone_is_refused() -> None:
+    with stub.Stub() as server:
+        server.script = [stub.answer(200, {"url": f"{server.url}/f", "file_size": "26214401"})]
+        with pytest.raises(SendError) as caught:
+            cloud(server.url).fetch("900")
+        assert caught.value.cause == "media_too_large"
+        head = b"HTTP/1.1 200 X\r\nContent-Length: 26214401\r\n\r\n"
+        server.script = [stub.answer(200, {"url": f"{server.url}/f"}), stub.raw(head, keep=False)]
+        with pytest.raises(SendError) as caught:
+            cloud(server.url).fetch("900")
+        assert caught.value.cause == "answer_too_large"
+        server.script = [stub.answer(400, {"error": {"code": 131052, "message": "gone"}})]
+        with pytest.raises(SendError) as caught:
+            cloud(server.url).fetch("900")
+        assert (caught.value.outcome, caught.value.cause) == (REFUSED, "131052")
+
+
+def test_a_file_larger_than_an_ordinary_answer_is_fetched_whole() -> None:
+    data = b"x" * 3_000_000
+    with stub.Stub() as server:
+        server.script = [stub.answer(200, {"url": f"{server.url}/f"}), stub.answer(200, data)]
+        assert cloud(server.url).fetch("900") == data
 
 
 def test_a_reply_says_what_it_answers() -> None:

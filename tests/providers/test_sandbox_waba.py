@@ -36,3 +36,11 @@ def test_every_kind_of_header_and_button_can_be_tried_in_the_sandbox() -> None:
     }
     kinds = {button["type"] for part in parts for button in part.get("buttons", ())}
     assert kinds == {"URL", "COPY_CODE", "QUICK_REPLY", "OTP"}
+
+
+def test_one_special_number_is_reached_by_sms_alone() -> None:
+    only = next(special for special in sandbox.MAGIC if special.key == "sms_only")
+    plans = {
+        kind: sandbox._plan(sandbox.Account(f"sandbox_{kind}", "key", {}), only.key, only) for kind in ("waba", "sms")
+    }
+    assert plans == {"waba": ["failed:131026"], "sms": ["sent", "delivered"]}

@@ -21,6 +21,7 @@ from worker.providers.base import (
     REFUSED,
     STOP_BROADCAST,
     STOP_CHANNEL,
+    Attached,
     CallbackAddresses,
     InboundMessage,
     Outgoing,
@@ -241,6 +242,35 @@ def test_an_unknown_status_is_passed_over(made: Made) -> None:
 def test_a_reply_is_a_message_of_its_person(made: Made) -> None:
     facts = {"MessageSid": "SM9", "SmsStatus": "received", "From": "+79161234567", "To": "+1500", "Body": "СТОП"}
     assert list(made().parse(called("inbound", facts, {}))) == [InboundMessage("SM9", "+79161234567", 0, text="СТОП")]
+
+
+FILE = "Messages/MM1/Media/ME1"
+
+
+def test_files_of_a_message_are_known_by_the_end_of_their_path(made: Made) -> None:
+    base = "https://api.twilio.com/2010-04-01/Accounts/AC1"
+    facts = {"MessageSid": "MM1", "SmsStatus": "received", "From": "+79161234567", "Body": "", "NumMedia": "3"}
+    facts |= {"MediaUrl0": f"{base}/{FILE}", "MediaContentType0": "image/jpeg", "MediaUrl1": "https://evil.example/x"}
+    facts |= {"MediaUrl2": f"{base}/{FILE}/../../x"}
+    (found,) = made().parse(called("inbound", facts, {}))
+    assert isinstance(found, InboundMessage)
+    assert (found.kind, found.attached) == ("image", (Attached(FILE, "image/jpeg"),))
+
+
+def test_a_file_lies_elsewhere_and_our_key_stays_here(made: Made, vendor: Stub) -> None:
+    vendor.script = [stub.answer(307, Location=f"{vendor.url}/signed?s=1"), stub.answer(200, b"picture")]
+    assert made().fetch(FILE) == b"picture"
+    first, second = vendor.requests
+    assert first.path == f"/2010-04-01/Accounts/{ACCOUNT['account_sid']}/{FILE}"
+    assert "authorization" in first.headers
+    assert second.path == "/signed?s=1" and "authorization" not in second.headers
+
+
+def test_a_file_that_is_gone_says_so(made: Made, vendor: Stub) -> None:
+    vendor.script = [stub.answer(404, {"code": 20404, "message": "not found"})]
+    with pytest.raises(SendError) as caught:
+        made().fetch(FILE)
+    assert caught.value.outcome == REFUSED
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_a_draft_may_be_incomplete(sender: Browser, sandbox: dict[str, Channel])
     assert sender.post("/broadcasts/new", {"name": "", "draft": "1", "kind": "sms"}).status_code == 303
     row = Broadcast.get()
     page = sender.page(f"/broadcasts/{row.id}", headers={"Accept-Language": "en"})
-    assert "Before the start" in page and f"/broadcasts/{row.id}/start" not in page
+    assert "Blocks the start" in page and f"/broadcasts/{row.id}/start" not in page
 
 
 def test_a_file_dropped_on_a_new_form_makes_it_a_draft(sender: Browser, sandbox: dict[str, Channel]) -> None:
@@ -326,3 +326,182 @@ def test_every_state_has_its_pages(sender: Browser, database: Settings, face: st
     make.messages(file, "queued", "sent", "delivered", "uncertain", "failed", cause="131026")
     for path in ("", "/live", "/edit", "/report", "/files", f"/files/{file.id}", f"/files/{file.id}/delete"):
         assert sender.page(f"/broadcasts/{row.id}{path}", headers={"Accept-Language": language})
+
+
+# --- quiet hours, breaks, canaries
+
+EN = {"Accept-Language": "en"}
+
+
+def test_quiet_hours_are_off_until_somebody_wants_them(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    page = sender.page("/broadcasts/new")
+    assert 'value="21:00"' in page and 'value="09:00"' in page  # offered
+    made = sender.post("/broadcasts/new", {**FORM, "channel_sms": str(sandbox["sms"].id), "quiet_from": "21:00"})
+    row = Broadcast.get()
+    assert made.status_code == 303 and broadcasts.quiet_hours(row) is None and row.cooldown_days is None
+
+
+def test_quiet_hours_and_a_break_come_back_as_they_were_typed(sender: Browser, draft: Broadcast) -> None:
+    url = f"/broadcasts/{draft.id}"
+    hours = {"quiet": "y", "quiet_from": "22:30", "quiet_to": "08:00", "cooldown_days": "3"}
+    given = {**FORM, "id": str(draft.id), "channel_sms": str(draft.channel_id), **hours}
+    assert sender.post(f"{url}/edit", given).status_code == 303
+    page = sender.page(f"{url}/edit")
+    assert all(f'value="{value}"' in page for value in ("22:30", "08:00", "3"))
+    shown = sender.page(url, headers=EN)
+    assert "22:30 to 08:00, recipient" in shown and "in the last 3 days" in shown
+    sender.post(f"{url}/start")  # and they can be changed while it runs
+    assert (
+        sender.post(f"{url}/edit", {**FORM, "quiet": "y", "quiet_from": "23:00", "quiet_to": "7:00"}).status_code == 303
+    )
+    assert broadcasts.quiet_hours(Broadcast.get_by_id(draft.id)) == {"from": "23:00", "to": "07:00"}
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        ({"quiet": "y", "quiet_from": "25:00", "quiet_to": "09:00"}, "Enter both times of the quiet hours"),
+        ({"quiet": "y", "quiet_from": "21:00", "quiet_to": ""}, "Enter both times of the quiet hours"),
+        ({"quiet": "y", "quiet_from": "09:00", "quiet_to": "9:00"}, "begin and end at the same time"),
+        ({"cooldown_days": "0"}, "From 1 to 365"),
+        ({"cooldown_days": "a week"}, "From 1 to 365"),
+    ],
+)
+def test_impossible_hours_are_refused_beside_their_field(
+    sender: Browser, draft: Broadcast, hours: dict[str, str], said: str
+) -> None:
+    given = {**FORM, "id": str(draft.id), "channel_sms": str(draft.channel_id), **hours}
+    answer = sender.post(f"/broadcasts/{draft.id}/edit", given, headers=EN)
+    assert answer.status_code == 422 and said in answer.text
+    assert all(f'value="{value}"' in answer.text for value in hours.values() if value and value != "y")
+
+
+def test_the_end_time_heeds_the_night(sender: Browser, draft: Broadcast, clock: object) -> None:
+    given = {**FORM, "id": str(draft.id), "rate_per_minute": "1"}
+    assert "12:01" in sender.post("/broadcasts/form/end", given, headers=EN).text
+    night = {"quiet": "y", "quiet_from": "12:00", "quiet_to": "15:30"}
+    assert "3:31" in sender.post("/broadcasts/form/end", {**given, **night}, headers=EN).text
+
+
+def test_the_column_of_the_time_zones_is_named_and_not_called_unused(
+    sender: Browser, draft: Broadcast, settings: Settings
+) -> None:
+    data = b"phone,name,Time zone,town\n+79010000009,A,UTC+7,X\n"
+    file = recipients.receive(draft, io.BytesIO(data), "b.csv", settings.uploads, {}, "test")
+    recipients.check(file.id, None, broadcasts.content(draft), True, settings.uploads)
+    page = sender.page(f"/broadcasts/{draft.id}", headers=EN)
+    assert "from the column “Time zone”" in page and "not used: town<" in page
+
+
+@pytest.fixture
+def long_draft(settings: Settings, draft: Broadcast) -> Broadcast:
+    data = "phone,name\n" + "".join(f"+7902{n:07d},P{n}\n" for n in range(40))
+    file = recipients.receive(draft, io.BytesIO(data.encode()), "b.csv", settings.uploads, {}, "test")
+    recipients.check(file.id, None, broadcasts.content(draft), True, settings.uploads)
+    return Broadcast.get_by_id(draft.id)
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_a_canary_is_a_button_of_the_question(sender: Browser, long_draft: Broadcast, htmx: bool) -> None:
+    url = f"/broadcasts/{long_draft.id}"
+    question = sender.partial(f"{url}/start").text if htmx else sender.page(f"{url}/start")
+    assert 'name="canary"' in question and 'max="40"' in question
+    sender.post(f"{url}/start", {"canary": "1", "canary_size": "7", "pick": "random"}, htmx=htmx)
+    row = Broadcast.get_by_id(long_draft.id)
+    assert (row.state, row.canary) == ("running", 7)
+    assert "Canary: send the first 7, then stop" in sender.page(url, headers=EN)
+
+
+def test_the_other_button_sends_to_all(sender: Browser, long_draft: Broadcast) -> None:
+    sender.post(f"/broadcasts/{long_draft.id}/start", {"canary_size": "7", "pick": "first"})
+    assert Broadcast.get_by_id(long_draft.id).canary is None
+
+
+@pytest.mark.parametrize(("size", "pick"), [("41", "first"), ("0", "first"), ("", "first"), ("x", "first"), ("5", "x")])
+def test_an_impossible_canary_starts_nothing(sender: Browser, long_draft: Broadcast, size: str, pick: str) -> None:
+    given = {"canary": "1", "canary_size": size, "pick": pick}
+    answer = sender.post(f"/broadcasts/{long_draft.id}/start", given, htmx=True)
+    assert json.loads(answer.headers["HX-Trigger"])["toast"]["level"] == "error"
+    assert state(long_draft) == "draft"
+
+
+def test_one_person_is_no_list_for_a_canary(sender: Browser, draft: Broadcast) -> None:
+    assert 'name="canary"' not in sender.page(f"/broadcasts/{draft.id}/start")
+
+
+def test_a_canary_that_is_through_shows_its_result_and_the_way_on(sender: Browser, database: Settings) -> None:
+    stop = {"stop_reason": "canary", "stop_detail": {"n": 5}, "stopped_at": clock.now(), "canary": 5}
+    row = make.broadcast(state="stopped", **stop)
+    file = make.file(row)
+    make.messages(file, "delivered", "read", "sent", *["queued"] * 9)
+    make.messages(file, "failed", "undelivered", cause="131026")
+    url = f"/broadcasts/{row.id}"
+    page = sender.page(url, headers=EN)
+    assert "Canary sent. Delivered: 2, failed: 2, awaiting a report: 1" in page
+    assert "The number is not on WhatsApp or cannot receive this: 1" in page  # of each kind
+    assert "Reports still come in" in page and "Send to the rest: 9" in page and f"{url}/clear" in page
+    assert "Left to send: 9" in sender.page(f"{url}/resume", headers=EN)
+    assert sender.post(f"{url}/resume").status_code == 303
+    fresh = Broadcast.get_by_id(row.id)
+    assert (fresh.state, fresh.canary) == ("running", None)
+    assert "Canary" not in sender.page(url, headers=EN)
+
+
+def test_a_canary_that_a_person_stopped_is_resumed_as_one(sender: Browser, long_draft: Broadcast) -> None:
+    url = f"/broadcasts/{long_draft.id}"
+    sender.post(f"{url}/start", {"canary": "1", "canary_size": "7", "pick": "first"})
+    sender.post(f"{url}/stop")
+    assert "Left of its canary: 7" in sender.page(f"{url}/resume", headers=EN)
+    sender.post(f"{url}/resume")
+    assert Broadcast.get_by_id(long_draft.id).canary == 7
+
+
+# --- the form saves itself
+
+
+def seen(page: str) -> str:
+    found = re.search(r'name="seen" value="(\d*)"', page)
+    assert found
+    return found[1]
+
+
+def test_what_is_typed_becomes_a_draft_by_itself(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    given = {**FORM, "form_token": "t" * 22, "text": "Hi {{", "seen": ""}
+    saved = sender.post("/broadcasts/form/draft", given, htmx=True, headers={"Accept-Language": "en"})
+    row = Broadcast.get()
+    assert saved.headers["HX-Replace-Url"] == f"/broadcasts/{row.id}/edit"
+    assert "without what cannot be used yet" in saved.text and (row.name, row.text) == ("Sale", None)
+    again = {**given, "text": "Hi", "seen": seen(saved.text)}
+    saved = sender.post("/broadcasts/form/draft", again, htmx=True, headers={"Accept-Language": "en"})
+    assert re.search(r">Saved [\d:]+", saved.text) and Broadcast.get().text == "Hi"
+    last = sender.post("/broadcasts/new", {**again, "text": "Hi there"})
+    assert last.status_code == 303 and Broadcast.get().text == "Hi there"
+
+
+def test_what_saves_itself_never_overtakes_a_person(sender: Browser, draft: Broadcast) -> None:
+    page = sender.page(f"/broadcasts/{draft.id}/edit")
+    given = {**FORM, "id": str(draft.id), "seen": seen(page), "rate_per_minute": "61"}
+    broadcasts.update(Settings(), draft, {"rate_per_minute": 600}, "somebody else")
+    assert sender.post("/broadcasts/form/draft", given, htmx=True).status_code == 204
+    assert Broadcast.get_by_id(draft.id).rate_per_minute == 600
+    # A press on Save is a person's word: it counts, also when it takes back what had saved itself.
+    assert sender.post(f"/broadcasts/{draft.id}/edit", {**given, "rate_per_minute": "60"}).status_code == 303
+    assert Broadcast.get_by_id(draft.id).rate_per_minute == 60
+
+
+def test_only_drafts_save_themselves(sender: Browser, draft: Broadcast, settings: Settings) -> None:
+    given = {**FORM, "id": str(draft.id), "seen": seen(sender.page(f"/broadcasts/{draft.id}/edit")), "name": "Other"}
+    Broadcast.update(state="running").where(Broadcast.id == draft.id).execute()
+    assert sender.post("/broadcasts/form/draft", given, htmx=True).status_code == 204
+    assert Broadcast.get_by_id(draft.id).name == "Sale"
+    assert 'name="seen"' not in sender.page(f"/broadcasts/{draft.id}/edit")
+
+
+def test_a_dropped_file_tells_the_form_what_it_saved(sender: Browser, sandbox: dict[str, Channel]) -> None:
+    data = {**FORM, "form_token": "u" * 22, "file": (io.BytesIO(b"phone,name\n+79010000001,A\n"), "a.csv")}
+    answer = sender.post("/broadcasts/form/files", data, htmx=True, content_type="multipart/form-data")
+    row = Broadcast.get()
+    assert seen(answer.text) == str(row.updated_at)
+    again = {**FORM, "form_token": "u" * 22, "seen": seen(answer.text), "name": "Later"}
+    assert sender.post("/broadcasts/form/draft", again, htmx=True).status_code == 200
+    assert Broadcast.get().name == "Later"

@@ -237,6 +237,14 @@ def test_the_language_stays_with_the_account(app: Flask, sender: Browser, users:
     assert '<html lang="en"' in signed_in(app, users["sender"]).page("/settings")
 
 
+def test_shortcuts_are_on_until_a_person_switches_them_off(viewer: Browser) -> None:
+    assert 'data-shortcuts="on"' in viewer.page("/settings")
+    viewer.post("/shortcuts", {"shortcuts": "nonsense"})
+    assert 'data-shortcuts="on"' in viewer.page("/settings")
+    viewer.post("/shortcuts", {"shortcuts": "off"})
+    assert 'data-shortcuts="off"' in viewer.page("/settings")
+
+
 def test_the_theme_is_kept_in_a_cookie(stranger: Browser) -> None:
     assert "data-theme" not in stranger.page("/login").split(">")[1]
     answer = stranger.post("/theme", {"theme": "dark", "next": "//evil.example"})

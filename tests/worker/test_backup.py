@@ -18,9 +18,9 @@ import pytest
 from tests import make
 from tests.conftest import Clock
 from worker import backup as copies
-from worker import broadcasts, channels, db, locks, migrations, vault
+from worker import broadcasts, channels, db, locks, migrations, optouts, vault
 from worker.backup import BackupError, backup, restore
-from worker.models import Attempt, Audit, Broadcast, Message, OptOut, RecipientFile
+from worker.models import Attachment, Attempt, Audit, Broadcast, Message, OptOut, RecipientFile
 from worker.settings import Settings
 
 pytestmark = pytest.mark.sqlite
@@ -88,6 +88,18 @@ def test_files_that_a_person_removed_are_not_kept(house: Settings, target: Path)
     with zipfile.ZipFile(target) as archive:
         kept = {name for name in archive.namelist() if name.startswith("uploads/")}
     assert len(kept) == 3 and f"uploads/{removed.path}" not in kept
+
+
+def test_what_people_sent_is_in_the_copy_and_comes_back(house: Settings, target: Path) -> None:
+    facts = {"inbound_id": 1, "channel_id": 1, "media_id": "1", "mime": "image/png", "name": "", "at": 1}
+    Attachment.create(**facts, state="ready", path="a" * 32)
+    Attachment.create(**facts)
+    (house.media / ("a" * 32)).write_bytes(b"picture")
+    assert backup(house, target).missing == 0
+    (house.media / ("a" * 32)).unlink()
+    back(house, target)
+    assert [path.read_bytes() for path in house.media.iterdir()] == [b"picture"]
+    assert stat.S_IMODE((house.media / ("a" * 32)).stat().st_mode) == 0o600
 
 
 def test_a_key_from_the_environment_stays_outside(house: Settings, target: Path) -> None:
@@ -208,6 +220,8 @@ def test_whoever_asked_for_silence_since_then_stays_on_the_list(house: Settings,
     OptOut.create(phone="+79000000001", reason="STOP", source="reply", at=1)
     back(house, target)
     assert OptOut.get().phone == "+79000000001"
+    (proof,) = optouts.history("+79000000001")
+    assert (proof.action, proof.source, proof.reason, proof.at) == ("add", "reply", "STOP", 1)
 
 
 def test_another_machine_gets_the_key_with_the_data(house: Settings, target: Path, tmp_path: Path) -> None:

@@ -315,7 +315,7 @@ def test_one_bad_item_never_loses_its_neighbours(sms: Channel, broadcast: Broadc
         StatusUpdate("delivered", 2**70, "p0"),
         StatusUpdate("delivered", 20, "\ud800"),
         StatusUpdate("flown", 20, "p0"),
-        InboundMessage("in-1", "+79010000001", 2**70, text="hi"),
+        InboundMessage("in-1", "+79010000001", -(2**70), text="hi"),
         InboundMessage("in-2", {"not": "a phone"}, 20, text="hi"),  # type: ignore[arg-type]
     ]
     items = [StatusUpdate("delivered", 20, "p0"), *bad, InboundMessage("in-3", "+79010000001", 20, text="hi")]

@@ -204,6 +204,11 @@ def test_a_file_is_named_only_while_it_is_checked(standing: Callable[..., Broadc
             "Ждём: суточный лимит канала исчерпан, продолжим 6 нояб., 01:00",
         ),
         (
+            {"code": "quiet_hours", "until": 21 * 3_600_000},
+            "Waiting: quiet hours until Nov 6, 9:00 AM",
+            "Ждём: тихие часы до 6 нояб., 09:00",
+        ),
+        (
             {"code": "breaker", "until": 60_000},
             "Waiting: the provider does not respond, probing each minute",
             "Ждём: провайдер не отвечает, проверяем каждую минуту",

@@ -11,32 +11,40 @@ from flask_babel import gettext as _
 from phonenumbers import SUPPORTED_REGIONS
 from werkzeug.exceptions import HTTPException
 
-from webapp import controls, drafts, exports, lookup, sentences, shapes
+from webapp import controls, drafts, exports, lookup, sentences, shapes, sheet
 from webapp.auth import me, role
 from worker import (
     broadcasts,
+    canary,
     channel_settings,
     channels,
     delivery,
+    direct,
+    inbox,
     media,
+    optouts,
     phone,
+    preview,
     recipients,
     reports,
     segments,
+    statistics,
+    talk,
     tasks,
     vault,
 )
-from worker.models import Channel, MessageTemplate
+from worker.models import Broadcast, Channel, Conversation, MessageTemplate
 from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
 from worker.providers.base import REFUSED, SendError
+from worker.states import MESSAGE_STATUSES
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
 FIELDS = frozenset(
     {
         *("name", "channel_id", "text", "template", "variables", "region", "ignore_duplicates"),
-        *("on_file_delete", "rate_per_minute", "send_at", "timezone"),
+        *("on_file_delete", "rate_per_minute", "send_at", "timezone", "quiet_hours", "cooldown_days"),
     }
 )
 PHONES_MAX = 10_000
@@ -316,35 +324,110 @@ def broadcast_delete(number: int) -> tuple[str, int]:
 @role("sender")
 def broadcast_act(number: int, action: str) -> Response:
     given = _json() if request.get_data() else {}
-    given = _known(given, frozenset({"who"}) if action == "restart" else frozenset())
-    who = str(given.get("who", "everyone"))
-    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, who)
+    taken = {"restart": frozenset({"who", "cause"}), "start": frozenset({"canary", "pick"})}
+    given = _known(given, taken.get(action, frozenset()))
+    first = given.get("canary")
+    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 1):
+        raise Invalid({"canary": Problem("canary_range", {"max": canary.MAX})})
+    chosen = {name: str(given[name]) for name in ("who", "cause", "pick") if given.get(name) is not None}
+    row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, first=first, **chosen)
     return jsonify(shapes.broadcast(row))
+
+
+# --- before the start
+
+
+@api.get("/broadcasts/<int:number>/preflight")
+@role("viewer")
+def broadcast_preflight(number: int) -> Response:
+    row = lookup.broadcast(number)
+    return jsonify(shapes.preflight(row, sheet.of(lookup.settings(), row)))
+
+
+@api.errorhandler(preview.Missing)
+def _missing(error: preview.Missing) -> tuple[Response, int]:
+    text = sentences.problem(error.problem)
+    return jsonify({"error": {"code": error.problem.code, "message": text}}), 404 if error.absent else 422
+
+
+@api.get("/broadcasts/<int:number>/preview")
+@role("sender")
+def broadcast_preview(number: int) -> Response:
+    which = request.args.get("which", preview.FIRST)
+    if which not in preview.WHICH:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={"which": which[:50]})
+    line, file, after = _number("line"), _number("file"), _number("after", 0) or 0
+    return jsonify(shapes.preview(preview.find(lookup.broadcast(number), which, line=line, file=file, after=after)))
+
+
+@api.get("/broadcasts/<int:number>/tests")
+@role("sender")
+def broadcast_tests(number: int) -> Response:
+    found = direct.tests_of(lookup.broadcast(number).id)
+    return jsonify({"items": [shapes.test(row) for row in found], "next": None})
+
+
+@api.post("/broadcasts/<int:number>/test")
+@role("sender")
+def broadcast_test(number: int) -> tuple[Response, int]:
+    row, given = lookup.broadcast(number), _known(_json(), frozenset({"phone", "line", "file"}))
+    place = {name: given.get(name) for name in ("line", "file")}
+    if wrong := [name for name, value in place.items() if not isinstance(value, int | None) or value is True]:
+        raise Invalid({name: Problem("not_whole") for name in wrong})
+    number_ = given.get("phone")
+    made = preview.send_test(lookup.settings(), row, number_ if isinstance(number_, str) else "", me().name, **place)
+    tasks.wake(row.id)
+    return jsonify(shapes.test(direct.by_ids([made.id])[0])), 201
 
 
 @api.get("/broadcasts/<int:number>/messages")
 @role("viewer")
 def broadcast_messages(number: int) -> Response:
     row = lookup.broadcast(number)
-    chosen = reports.Filter(
+    try:
+        page = reports.messages(row, _chosen(row), request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify({"items": [shapes.message(item) for item in page.items], "next": page.next})
+
+
+def _chosen(row: Broadcast) -> reports.Filter:
+    """The messages that the address asks for."""
+    status = request.args.get("status", "")
+    if status and status not in MESSAGE_STATUSES:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={"status": ""})
+    return reports.Filter(
         run=_run(row.run),
-        status=request.args.get("status", ""),
+        status=status,
         cause=request.args.get("cause", ""),
         file_id=_number("file"),
         phone=lookup.phone_filter(),
     )
-    try:
-        page = reports.messages(row, chosen, request.args.get("after", ""), _number("limit", reports.PAGE) or 1)
-    except ValueError as error:
-        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
-    return jsonify({"items": [shapes.message(item) for item in page.items], "next": page.next})
+
+
+@api.get("/broadcasts/<int:number>/report")
+@role("viewer")
+def broadcast_figures(number: int) -> Response:
+    row = lookup.broadcast(number)
+    run = _run(row.run)
+    facts, due = statistics.facts(row, run)
+    if due:
+        tasks.count_report(row.id, run)
+    return jsonify(shapes.report(row, run, facts, due))
 
 
 @api.get("/broadcasts/<int:number>/report.csv")
 @role("viewer")
 def broadcast_report(number: int) -> Response:
     row = lookup.broadcast(number)
-    return exports.report_csv(row, _run(row.run), lookup.language())
+    return exports.report_csv(row, _chosen(row), lookup.language())
+
+
+@api.get("/broadcasts/<int:number>/report.xlsx")
+@role("viewer")
+def broadcast_workbook(number: int) -> Response:
+    row = lookup.broadcast(number)
+    return exports.report_xlsx(row, _chosen(row))
 
 
 @api.get("/broadcasts/<int:number>/sample.csv")
@@ -425,3 +508,139 @@ def file_delete(number: int, file_id: int) -> Response:
         abort(404)
     tasks.wake(row.id)
     return jsonify(shapes.broadcast(lookup.broadcast(number)))
+
+
+# --- the stop list ----------------------------------------------------------------------------------
+
+
+@api.get("/optouts")
+@role("sender")
+def optout_list() -> Response:
+    given = request.args
+    chosen = optouts.Filter(lookup.phone_wanted(), given.get("source", ""), given.get("scope", ""))
+    try:
+        page = optouts.find(chosen, given.get("after", ""), _number("limit", optouts.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify({"items": [shapes.optout(row) for row in page.items], "next": page.next})
+
+
+@api.post("/optouts")
+@role("sender")
+def optout_add() -> tuple[Response, int]:
+    given = _known(_json(), frozenset({"phone", "reason", "scope"}))
+    texts = {"phone": "", "reason": "", "scope": optouts.ALL, **given}
+    wrong = {name: Problem("not_a_text") for name, value in texts.items() if not isinstance(value, str)}
+    if wrong:
+        raise Invalid(wrong)
+    found = phone.parse(texts["phone"][:1000], lookup.settings().region)
+    if found.e164 is None:
+        raise Invalid({"phone": Problem(found.reason or "phone_invalid", {"v": texts["phone"][:50]})})
+    row, new = optouts.add(found.e164, texts["reason"], me().name, texts["scope"])
+    return jsonify(shapes.optout(row)), 201 if new else 200
+
+
+@api.delete("/optouts/<int:number>")
+@role("admin")
+def optout_remove(number: int) -> tuple[str, int]:
+    """`?reason=` says why; the proof stays."""
+    if not optouts.remove(min(number, lookup.ID_MAX), request.args.get("reason", ""), me().name):
+        abort(404)
+    return "", 204
+
+
+@api.get("/optouts.csv")
+@role("admin")
+def optout_export() -> Response:
+    return exports.optouts_csv(lookup.settings(), lookup.language(), me().name)
+
+
+# --- the inbox --------------------------------------------------------------------------------------
+
+
+@api.get("/conversations")
+@role("sender")
+def conversation_list() -> Response:
+    chosen = inbox.Filter(
+        unread=request.args.get("unread", "").lower() in ("1", "true", "yes"),
+        assignee_id=_operator(request.args.get("assignee", "")),
+        state=request.args.get("state", ""),
+        channel_id=_number("channel_id"),
+        broadcast_id=_number("broadcast_id"),
+        q=request.args.get("q", "")[:200],
+    )
+    try:
+        page = inbox.find(chosen, request.args.get("after", ""), _number("limit", inbox.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify({"items": shapes.conversations(page.items), "next": page.next})
+
+
+def _operator(email: str) -> int | None:
+    """The operator with this e-mail; -1, which is nobody's number, when there is none."""
+    if not email:
+        return None
+    return next((user.id for user in inbox.operators() if user.email == email), -1)
+
+
+@api.get("/conversations/<int:number>")
+@role("sender")
+def conversation_one(number: int) -> Response:
+    return _conversation(lookup.conversation(number))
+
+
+def _conversation(row: Conversation) -> Response:
+    try:
+        page = talk.page(row, request.args.get("before", "")[:200], _number("limit", talk.PAGE) or 1)
+    except ValueError as error:
+        raise ApiError(422, "bad_parameter", _("This value cannot be used"), fields={str(error): ""}) from None
+    return jsonify(shapes.whole_conversation(row, page))
+
+
+@api.post("/conversations/<int:number>/messages")
+@role("sender")
+def conversation_answer(number: int) -> tuple[Response, int]:
+    """An Idempotency-Key makes a repeated request harmless."""
+    row = lookup.conversation(number)
+    given = _known(_json(), frozenset({"text", "template", "variables", "confirm_optout"}))
+    made = inbox.answer(lookup.settings(), row, _answer(given), me().name)
+    tasks.wake(0)
+    return jsonify(shapes.entry(talk.answer(made.id))), 201
+
+
+def _answer(given: Mapping[str, Any]) -> inbox.Given:
+    text, template, variables = given.get("text") or "", given.get("template"), given.get("variables") or {}
+    if not isinstance(text, str):
+        raise Invalid({"text": Problem("text_invalid")})
+    if template is not None and not isinstance(template, Mapping):
+        raise Invalid({"template": Problem("template_required")})
+    if not isinstance(variables, Mapping):
+        raise Invalid({"variables": Problem("variables_invalid")})
+    values = {
+        str(slot): str((one.get("value") or "") if isinstance(one, Mapping) else one) for slot, one in variables.items()
+    }
+    pair = None if template is None else (str(template.get("name", "")), str(template.get("language", "")))
+    key = request.headers.get("Idempotency-Key", "")
+    return inbox.Given(text, pair, values, given.get("confirm_optout") is True, f"api-{key}" if key else "")
+
+
+@api.post("/conversations/<int:number>/<any(close, reopen, read):action>")
+@role("sender")
+def conversation_act(number: int, action: str) -> Response:
+    row = lookup.conversation(number)
+    if action == "read":
+        inbox.read(row)
+    else:
+        (inbox.close if action == "close" else inbox.reopen)(row, me().name)
+    return _conversation(lookup.conversation(number))
+
+
+@api.post("/conversations/<int:number>/assign")
+@role("sender")
+def conversation_assign(number: int) -> Response:
+    """To whoever asks, to `user`, or with null to nobody."""
+    row = lookup.conversation(number)
+    given = _known(_json(), frozenset({"user"})) if request.get_data() else {}
+    user = given.get("user", me().name)
+    inbox.assign(row, None if user is None else str(user), me().name)
+    return _conversation(lookup.conversation(number))

@@ -8,7 +8,7 @@ from flask_wtf import FlaskForm
 from wtforms import PasswordField, StringField
 from wtforms.validators import AnyOf, InputRequired, Length
 
-from webapp.words import LANGUAGES, THEMES
+from webapp.words import LANGUAGES, SHORTCUTS, THEMES
 from worker.people import PASSWORD_MAX, PASSWORD_MIN
 
 REQUIRED = InputRequired(_l("Fill this in"))
@@ -45,6 +45,10 @@ class PasswordForm(FlaskForm):  # type: ignore[misc]
 
 class LanguageForm(FlaskForm):  # type: ignore[misc]
     language = StringField(validators=[AnyOf(LANGUAGES)])
+
+
+class ShortcutsForm(FlaskForm):  # type: ignore[misc]
+    shortcuts = StringField(validators=[AnyOf(SHORTCUTS)])
 
 
 class ThemeForm(FlaskForm):  # type: ignore[misc]

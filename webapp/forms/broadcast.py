@@ -166,6 +166,10 @@ class BroadcastForm(Form):  # type: ignore[misc]
     )
     send_at = StringField(_l("Start time"))
     timezone = SelectField(_l("Time zone"))
+    quiet = BooleanField(_l("Quiet hours"))
+    quiet_from = StringField(_l("Do not send from"), default="21:00")
+    quiet_to = StringField(_l("until"), default="09:00")
+    cooldown_days = StringField(_l("Skip people who got a broadcast within (days)"))
 
     def __init__(self, settings: Settings, given: MultiDict[str, str] | None, broadcast: Broadcast | None) -> None:
         super().__init__(given, data=_stored(broadcast, settings))
@@ -280,6 +284,8 @@ class BroadcastForm(Form):  # type: ignore[misc]
             "name": self.name.data or "",
             "on_file_delete": self.on_file_delete.data,
             "rate_per_minute": self.rate,
+            "quiet_hours": {"from": self.quiet_from.data, "to": self.quiet_to.data} if self.quiet.data else None,
+            "cooldown_days": (self.cooldown_days.data or "").strip() or None,
         }
         if self.content_open:
             values |= self._content() | {"ignore_duplicates": bool(self.ignore_duplicates.data)}
@@ -315,6 +321,20 @@ class BroadcastForm(Form):  # type: ignore[misc]
         """The start time that was typed, in ms since the epoch; None for now, or while it cannot be read."""
         return self._moment(self.timezone.data or self.settings.timezone) if self.when.data == "at" else None
 
+    @property
+    def hours(self) -> tuple[int | None, int | None]:
+        """The quiet hours that were typed, in minutes after midnight; None where there are none."""
+        if not self.quiet.data:
+            return None, None
+        return broadcasts.minutes(self.quiet_from.data), broadcasts.minutes(self.quiet_to.data)
+
+    @property
+    def zone(self) -> str:
+        """The broadcast's time zone as far as it can be read."""
+        known = self.broadcast.timezone if self.broadcast is not None else self.settings.timezone
+        chosen = self.timezone.data or known
+        return chosen if _is_zone(chosen) else known
+
     # --- problems
 
     def own_problems(self) -> bool:
@@ -333,7 +353,7 @@ class BroadcastForm(Form):  # type: ignore[misc]
 
     def refuse(self, problems: Mapping[str, Problem]) -> None:
         """Put each problem beside its field."""
-        fields = {"channel_id": self.channel_field, "ignore_duplicates": self.ignore_duplicates}
+        fields = {"channel_id": self.channel_field, "quiet_hours": self.quiet_from}
         for name, problem in problems.items():
             if problem.code.startswith("slot_") and any(b.error for b in self.bindings):
                 continue
@@ -365,7 +385,14 @@ def _stored(broadcast: Broadcast | None, settings: Settings) -> dict[str, Any]:
         "when": "at" if broadcast.send_at is not None else "now",
         "send_at": local,
         "timezone": broadcast.timezone,
+        "cooldown_days": str(broadcast.cooldown_days or ""),
+        **_stored_hours(broadcast),
     }
+
+
+def _stored_hours(broadcast: Broadcast) -> dict[str, Any]:
+    found = broadcasts.quiet_hours(broadcast)
+    return {"quiet": True, "quiet_from": found["from"], "quiet_to": found["to"]} if found else {"quiet": False}
 
 
 def template_key(template: MessageTemplate) -> str:

@@ -19,6 +19,9 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.files:files",
     "webapp.pages.reports:reports",
     "webapp.pages.channels:channels",
+    "webapp.pages.styleguide:styleguide",
+    "webapp.pages.inbox:inbox",
+    "webapp.pages.optouts:optouts",
     "webapp.api:api",
 )
 

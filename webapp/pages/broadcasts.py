@@ -8,13 +8,14 @@ from typing import Any
 from flask import Blueprint, Response, abort, flash, make_response, render_template, request, url_for
 from flask_babel import gettext as _
 
-from webapp import controls, drafts, exports, filters, htmx, live, lookup, sentences
+from webapp import controls, drafts, exports, filters, htmx, live, lookup, sentences, sheet
 from webapp import glance as glances
-from webapp.auth import me, role
+from webapp.auth import me, my_user, role
 from webapp.forms.broadcast import BroadcastForm
 from webapp.sandbox import MAGIC
 from worker import broadcasts as use
-from worker import channels, clock, recipients, segments, tasks
+from worker import canary, channels, clock, direct, recipients, reports, segments, tasks
+from worker import preview as previews
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.states import BROADCAST_STATES
 
@@ -22,6 +23,13 @@ broadcasts = Blueprint("broadcasts", __name__, url_prefix="/broadcasts")
 
 LISTED = 30
 COUNTED_MAX = 20_000
+TESTS = 10  # as many as are shown
+AWAITED = 10 * clock.MINUTE  # a delivery report of a test is looked for so long
+# What the end time that a form shows depends on.
+END_FIELDS = (
+    *("id", "form_token", "rate_per_minute", "when", "send_at", "timezone", "kind", "channel_sms", "channel_waba"),
+    *("quiet", "quiet_from", "quiet_to"),
+)
 
 
 # --- the list ---------------------------------------------------------------------------------------
@@ -178,6 +186,27 @@ def form_upload() -> Response:
         problem = sentences.file_code(refused.code, refused.detail)
     facts = _form_facts(form) | {"problem": problem}
     answer = htmx.partial("files/_section.html", status=422 if problem else 200, **facts)
+    answer.set_data(answer.get_data(as_text=True) + render_template("broadcasts/_saved.html", **facts, beside=True))
+    return _renamed(answer, form)
+
+
+@broadcasts.post("/form/draft")
+@role("sender")
+def form_draft() -> Response:
+    """What was typed so far becomes a draft by itself; 204 when it does not."""
+    form = _given()
+    try:
+        saved = drafts.save_by_itself(lookup.settings(), form, request.form.get("seen", ""), me().name)
+    except (drafts.Incomplete, use.NotAllowed):
+        saved = False
+    if not saved:
+        return Response(status=204)
+    facts: dict[str, Any] = {"row": form.broadcast, "form": form, "saved_at": clock.now()}
+    return _renamed(htmx.partial("broadcasts/_saved.html", **facts), form)
+
+
+def _renamed(answer: Response, form: BroadcastForm) -> Response:
+    """A form that has become a draft has an address of its own."""
     if form.broadcast is not None:
         answer.headers["HX-Replace-Url"] = url_for("broadcasts.edit", number=form.broadcast.id)
     return answer
@@ -248,11 +277,13 @@ def _end(form: BroadcastForm) -> dict[str, Any]:
     row = form.broadcast
     rate = int(form.rate) if form.rate.isascii() and form.rate.isdigit() and len(form.rate) < 6 else 0
     left = use.left(use.count(row, row.run)) if row is not None else 0
+    facts = {"ends_at": None, "left": left, "end_fields": ",".join(END_FIELDS)}
     if not left or not use.RATE_MIN <= rate <= use.RATE_MAX:
-        return {"ends_at": None, "left": left}
+        return facts
     begins = max(clock.now(), form.begins_at() or 0)
     pace = form.channel.per_second if form.channel is not None else None
-    return {"ends_at": begins + use.duration(left, min(rate, pace * 60) if pace else rate), "left": left}
+    per_minute = min(rate, pace * 60) if pace else rate
+    return facts | {"ends_at": use.end_time(begins, left, per_minute, form.zone, form.hours)}
 
 
 # --- the live page ----------------------------------------------------------------------------------
@@ -264,8 +295,16 @@ def _live(row: Broadcast) -> dict[str, Any]:
         "now": live.live(row),
         "can": controls.possible(row),
         "missing": controls.missing(row),
+        "lost": _lost(row) if use.canary_through(row) else [],
         "blocks": [sentences.problem(p) for p in use.problems(row)] if row.state == "draft" else [],
     }
+
+
+def _lost(row: Broadcast) -> list[tuple[str, int]]:
+    """Why a canary did not reach everybody: the cause in words, and how many it kept back."""
+    found = reports.cause_groups(row, row.run)  # of no more than a canary has
+    told = [(sentences.cause(code), n) for _status, code, n in found]
+    return [(cause["text"] if cause else "", n) for cause, n in told]
 
 
 @broadcasts.get("/<int:number>")
@@ -276,10 +315,13 @@ def show(number: int) -> str:
         "broadcasts/show.html",
         **_live(row),
         files=live.files(row),
+        hours=use.quiet_hours(row),
         removed=live.removed_but_queued(row),
         upload_url=url_for("files.upload", number=number),
         in_form=False,
+        sheet=sheet.shown(lookup.settings(), row),
         problem="",
+        **_preview(row),
     )
 
 
@@ -298,6 +340,97 @@ def part(number: int) -> Response:
     return make_response(glance.html)
 
 
+# --- before the start -------------------------------------------------------------------------------
+
+
+@broadcasts.get("/<int:number>/preflight")
+@role("viewer")
+def preflight(number: int) -> Response:
+    """What will happen when it starts, as it is known by now."""
+    row = lookup.broadcast(number)
+    shown = sheet.shown(lookup.settings(), row)
+    return htmx.partial("broadcasts/_preflight.html", row=row, now=live.live(row), sheet=shown)
+
+
+@broadcasts.get("/<int:number>/preview")
+@role("viewer")
+def preview(number: int) -> Response:
+    """The message of one recipient."""
+    row = lookup.broadcast(number)
+    return htmx.partial("broadcasts/_preview.html", row=row, **_preview(row))
+
+
+@broadcasts.get("/<int:number>/tests")
+@role("sender")
+def tests(number: int) -> Response:
+    """The latest tests, with what has become of them."""
+    return htmx.partial("broadcasts/_tests.html", row=lookup.broadcast(number), **_tests(number))
+
+
+@broadcasts.post("/<int:number>/test")
+@role("sender")
+def test(number: int) -> Response:
+    """Send the message of the row that is shown to one's own phone."""
+    row, given = lookup.broadcast(number), request.form.get("phone", "")
+    place = {"line": lookup.whole("line"), "file": lookup.whole("file")}
+    token = request.form.get("form_token", "")[:64] or None
+    try:
+        previews.send_test(lookup.settings(), row, given, me().name, user_id=my_user().id, form_token=token, **place)
+    except use.Invalid as error:
+        problem = ". ".join(map(sentences.problem, error.problems.values()))
+        if not htmx.asked():
+            return htmx.redirect(_preview_url(row, place), toast=problem, level="error")
+        return htmx.partial("broadcasts/_preview.html", status=422, row=row, **_preview(row, problem, given[:40]))
+    tasks.wake(number)
+    url, toast = _preview_url(row, place), _("The test is on its way")
+    return htmx.reply("broadcasts/_preview.html", url, toast=toast, row=row, **_preview(row))
+
+
+def _preview_url(row: Broadcast, place: dict[str, int | None]) -> str:
+    return url_for("broadcasts.show", number=row.id, _anchor="preview", line=place["line"], file=place["file"])
+
+
+def _found(row: Broadcast) -> tuple[previews.Preview | None, str]:
+    """The message that the address asks for, else why there is none."""
+    which = request.values.get("which", previews.FIRST)
+    line, file, after = (lookup.whole(name) for name in ("line", "file", "after"))
+    try:
+        return previews.find(row, which, line=line, file=file, after=after or 0), ""
+    except previews.Missing as missing:
+        return None, sentences.problem(missing.problem)
+
+
+def _preview(row: Broadcast, problem: str = "", number: str = "") -> dict[str, Any]:
+    """What the preview is drawn from. Rows are for those who may send; others see the message as it was written."""
+    sender = me().can("sender")
+    some = any(one.state == "ready" and one.accepted for one in use.live_files(row))
+    shown, why = _found(row) if sender and some else (None, "")
+    chosen = request.values.get("which", "" if lookup.whole("line") else previews.FIRST)
+    phones = previews.own_numbers(my_user().id) if sender else []
+    return {
+        "shown": shown,
+        "why": why,
+        "recipients": some,
+        "chosen": chosen,
+        "place": {"line": shown.line, "file": shown.file.id} if shown and chosen != previews.FIRST else {},
+        "written": previews.as_written(row),
+        "phones": phones,
+        "test_number": number or (filters.phone(phones[0]) if phones else ""),
+        "test_problem": problem,
+        **_tests(row.id),
+    }
+
+
+def _tests(number: int) -> dict[str, Any]:
+    found = direct.tests_of(number, TESTS) if me().can("sender") else []
+    moving = any(one.status in ("queued", "sending") for one in found)
+    awaited = any(one.status in ("sent", "held") and clock.now() - one.at < AWAITED for one in found)
+    return {
+        "tests": [(one, sentences.held_up(one.cause or one.waiting, one.cause_text)) for one in found],
+        "every": 1 if moving else 5 if awaited else None,
+    }
+
+
 ASKING = "start, resume, clear, restart"
 
 
@@ -312,9 +445,9 @@ def question(number: int, action: str) -> Response:
         return htmx.redirect(url_for("broadcasts.show", number=number), toast=toast, level="error")
     facts = _live(row) | {
         "control": control,
-        "checked": live.checked(live.files(row)),
+        "checked": recipients.totals(use.live_files(row)),
         "again": use.restart_numbers(row) if action == "restart" else {},
-        "preview": live.preview(row) if action == "start" else None,
+        "preview": _found(row)[0] if action == "start" else None,
     }
     return htmx.question("broadcasts/_question.html", **facts)
 
@@ -325,7 +458,8 @@ def press(number: int, action: str) -> Response:
     row = lookup.broadcast(number)
     toast, level = "", "ok"
     try:
-        row = controls.press(lookup.settings(), row, action, me().name, request.form.get("who", "everyone"))
+        who = request.form.get("who", "everyone")
+        row = controls.press(lookup.settings(), row, action, me().name, who, *_canary())
         toast = _stopped(row) if action == "stop" else ""
     except use.NotAllowed as error:
         toast, level = sentences.changed(error), "info"
@@ -336,6 +470,17 @@ def press(number: int, action: str) -> Response:
         "broadcasts/_live.html", url_for("broadcasts.show", number=number), toast=toast, level=level, **_live(row)
     )
     return htmx.tell(answer, "files-changed")
+
+
+def _canary() -> tuple[int | None, str]:
+    """The canary that was chosen before a start, and how it is picked; 0: none, None: it was not asked for."""
+    size = request.form.get("canary_size")
+    if size is None:
+        return None, canary.FIRST
+    if "canary" not in request.form:
+        return 0, canary.FIRST
+    number = int(size) if size.isascii() and size.isdigit() and len(size) < 8 else 0
+    return number or -1, request.form.get("pick", "")  # nobody can have meant: to all
 
 
 def _stopped(row: Broadcast) -> str:

@@ -14,7 +14,7 @@ from flask_babel import gettext as _
 from flask_babel import ngettext
 
 from webapp import htmx, lookup, sentences, words
-from webapp.auth import Refused, me, role
+from webapp.auth import Refused, local_path, me, role
 from webapp.forms import channel as forms
 from webapp.forms.channel import ChannelForm
 from webapp.sandbox import MAGIC
@@ -41,20 +41,8 @@ EXAMPLE = Outgoing("+79001234567", "1.example", "Hello, Анна")
 def index() -> str:
     found = list(use.living().order_by(Channel.kind, Channel.name, Channel.id).limit(LISTED))
     stops = {c.id: sentences.channel_stop(c.stop_reason, c.stop_detail) for c in found}
-    replies = {c.id: _answerable(c) for c in found}
+    replies = {c.id: use.answerable(lookup.settings(), c) for c in found}
     return render_template("channels/list.html", items=found, stops=stops, replies=replies, providers=PROVIDERS)
-
-
-def _answerable(channel: Channel) -> bool | None:
-    """Whether people can reply to it; None when its credentials cannot be read or its settings not be used."""
-    try:
-        provider = use.provider_of(lookup.settings(), channel)
-        try:
-            return provider.answerable()
-        finally:
-            provider.close()
-    except (vault.VaultError, SendError, ValueError, TypeError):
-        return None
 
 
 # --- a new one --------------------------------------------------------------------------------------
@@ -145,7 +133,7 @@ def _facts(channel: Channel, findings: list[Finding] | None = None) -> dict[str,
         "stop": sentences.channel_stop(channel.stop_reason, channel.stop_detail),
         "may_switch_on": channel.stop_reason != use.OFF or me().can("admin"),
         "health": channel_health.of(channel),
-        "answerable": None if locked else _answerable(channel),
+        "answerable": None if locked else use.answerable(lookup.settings(), channel),
         "locked": locked,
         "addresses": use.pasted(settings, channel),
         "public": bool(settings.base_url),
@@ -353,4 +341,6 @@ def refresh(number: int) -> Response:
         return _back(number, sentences.finding("credentials_locked", ""), "error")
     except SendError as error:
         return _back(number, sentences.failed_call(error.cause, error.detail), "error")
-    return _back(number, ngettext("%(num)s template found", "%(num)s templates found", found))
+    toast = ngettext("%(num)s template found", "%(num)s templates found", found)
+    back = local_path(request.form.get("next"))
+    return htmx.redirect(back, toast=toast) if back else _back(number, toast)

@@ -9,7 +9,7 @@ from flask_babel import gettext as _
 
 from webapp import auth, htmx, prefs
 from webapp.auth import public, role
-from webapp.forms.auth import PASSWORD_PROBLEMS, LanguageForm, PasswordForm, ThemeForm
+from webapp.forms.auth import PASSWORD_PROBLEMS, LanguageForm, PasswordForm, ShortcutsForm, ThemeForm
 from webapp.pages.setup import hashing
 from worker import db, people
 from worker.models import LoginSession, User
@@ -62,6 +62,17 @@ def theme() -> Response:
     response = htmx.redirect(_back())
     if form.validate():
         prefs.remember(response, prefs.THEME, form.theme.data)
+    return response
+
+
+@settings.post("/shortcuts")
+@role("viewer")
+def shortcuts() -> Response:
+    """Switch the keyboard shortcuts on or off."""
+    form = ShortcutsForm()
+    response = htmx.redirect(_back())
+    if form.validate():
+        prefs.remember(response, prefs.SHORTCUTS, form.shortcuts.data)
     return response
 
 

@@ -164,10 +164,11 @@ class Answer(NamedTuple):
 
 
 class _Reader:
-    """Reads one answer from a connection within its deadline."""
+    """Reads one answer from a connection within its deadline, a body of at most `cap` bytes."""
 
-    def __init__(self, sock: socket.socket, deadline: float, read_timeout: float) -> None:
+    def __init__(self, sock: socket.socket, deadline: float, read_timeout: float, cap: int) -> None:
         self._sock = sock
+        self._cap = cap
         self._deadline = deadline
         self._read_timeout = read_timeout
         self._have = b""
@@ -240,7 +241,7 @@ class _Reader:
         return int(first[1]), int(first[2]), headers
 
     def _capped(self, size: int) -> int:
-        if size > BODY_CAP:
+        if size > self._cap:
             raise Unclear("answer_too_large")
         return size
 
@@ -303,8 +304,9 @@ class LeanAdapter(BaseAdapter):
     timeouts are its own whatever the caller passes, and certificates are always checked.
     """
 
-    def __init__(self, resolver: Resolver, timeouts: Timeouts | None = None) -> None:
+    def __init__(self, resolver: Resolver, timeouts: Timeouts | None = None, cap: int = BODY_CAP) -> None:
         super().__init__()
+        self._cap = cap
         self.timeouts = timeouts or TIMEOUTS
         self._resolver = resolver
         self._idle: dict[Origin, deque[Connection]] = {}
@@ -328,7 +330,7 @@ class LeanAdapter(BaseAdapter):
         data = _serialised(method, path, origin, request.headers, request.body)
         connection = self._deliver(origin, data, started)
         try:
-            reader = _Reader(connection.sock, started + self.timeouts.total, self.timeouts.read)
+            reader = _Reader(connection.sock, started + self.timeouts.total, self.timeouts.read, self._cap)
             answer = reader.answer(method)
         except BaseException:
             connection.close()

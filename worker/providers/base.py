@@ -19,6 +19,7 @@ UNCLEAR = "unclear"  # the request left and nobody can know: uncertain, never se
 STOP_BROADCAST = "stop_broadcast"  # template or text refused: row back to the queue, broadcast stops
 STOP_CHANNEL = "stop_channel"  # account refused: row back to the queue, the channel's broadcasts stop
 OUTCOMES = (REFUSED, LATER, UNCLEAR, STOP_BROADCAST, STOP_CHANNEL)
+FILE_MAX = 25 * 1024 * 1024  # bytes of a file that a person attached
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,15 @@ class StatusUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """A file that came with a person's message, by the vendor's id; type and name are the sender's word only."""
+
+    media_id: str
+    mime: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class InboundMessage:
     """A message from a person. `kind`: text, image, audio, video, document, sticker, location, contacts,
     button, interactive, order, reaction, unsupported. `context`: provider id of the message it quotes.
@@ -187,6 +197,7 @@ class InboundMessage:
     `payload`: what we wrote into the button that was pressed. `code`: why the vendor could not bring all of it.
     `part`: (reference, number from 1, total) of one part of a long SMS; all parts of one have the same phone,
     reference and total, and come in any order.
+    `attached`: the files that came with it, to be had by `Provider.fetch`.
     """
 
     provider_id: str
@@ -199,6 +210,7 @@ class InboundMessage:
     payload: str | None = None
     part: tuple[str, int, int] | None = None
     code: str | None = None
+    attached: tuple[Attached, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +385,10 @@ class Provider:
 
     def upload(self, data: bytes, mime: str, filename: str) -> str:
         """Hand a file over for the header of templates, where "media" is supported; its id. Raises SendError."""
+        raise NotImplementedError
+
+    def fetch(self, media_id: str) -> bytes:
+        """A file that a person attached, of at most FILE_MAX bytes. Raises SendError."""
         raise NotImplementedError
 
     def close(self) -> None:

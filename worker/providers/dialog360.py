@@ -7,6 +7,7 @@ that we had registered, beside our unguessable address. Source: docs.360dialog.c
 from __future__ import annotations
 
 import hmac
+from urllib.parse import urlsplit
 
 from worker.providers.base import STOP_CHANNEL, Field, Finding, RawCallback, SendError, TemplateData
 from worker.providers.meta import MOST_PAGES, PAGE, CloudApi, items, read_template
@@ -47,6 +48,11 @@ class Dialog360(CloudApi):
 
     def limit(self) -> int | None:
         return None
+
+    def file_address(self, url: str) -> str:
+        """The vendor behind it names its own address, which is reached through this one's."""
+        there = urlsplit(url)
+        return f"{self.base()}{there.path}" + (f"?{there.query}" if there.query else "")
 
     def templates(self) -> list[TemplateData]:
         found: list[TemplateData] = []

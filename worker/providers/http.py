@@ -29,6 +29,7 @@ class HttpClient:
 
     allowed_hosts: private destinations of the server's configuration (MOLVA_ALLOWED_PRIVATE_HOSTS).
     allow_loopback: the sandbox's exemption; this machine and nothing else.
+    cap: the largest body of an answer in bytes.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class HttpClient:
         allowed_hosts: Iterable[str] = (),
         allow_loopback: bool = False,
         timeouts: Timeouts | None = None,
+        cap: int = lean.BODY_CAP,
     ) -> None:
         egress = Egress(allowed_hosts, loopback=allow_loopback)
-        self.adapter = LeanAdapter(Resolver(egress), timeouts or lean.TIMEOUTS)
+        self.adapter = LeanAdapter(Resolver(egress), timeouts or lean.TIMEOUTS, cap)
 
     def request(
         self,

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from worker.providers import meta_check, meta_notices, meta_webhooks
-from worker.providers.adapter import Answer, Timeouts
+from worker.providers.adapter import BODY_CAP, Answer, Timeouts
 from worker.providers.base import (
+    FILE_MAX,
     REFUSED,
     Accepted,
     Finding,
@@ -61,6 +62,9 @@ MEDIA_SIZES = {
     "application/pdf": 100 * MB,
 }
 UPLOAD = Timeouts(read=120.0, total=600.0)
+FETCH = Timeouts(total=120.0)
+# Where the vendor keeps files; the access token goes there and to the channel's own address, nowhere else.
+FILE_HOSTS = (".fbsbx.com", ".facebook.com", ".fbcdn.net", ".whatsapp.net")
 _NAMED_VARIABLE = re.compile(r"\{\{\s*[^\d\s{}][^{}]*\}\}")
 
 
@@ -77,9 +81,9 @@ class CloudApi(Provider):
         self.http = self.client()
         self._hidden = secret_forms("", map(self.setting, SECRETS))
 
-    def client(self, timeouts: Timeouts | None = None) -> HttpClient:
+    def client(self, timeouts: Timeouts | None = None, cap: int = BODY_CAP) -> HttpClient:
         """An HTTP client of this Provider."""
-        return HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()), timeouts=timeouts)
+        return HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()), timeouts=timeouts, cap=cap)
 
     def base(self) -> str:
         """The address that paths are appended to, version included. Raises SendError when there is none."""
@@ -147,6 +151,29 @@ class CloudApi(Provider):
         if not isinstance(identity, str | int) or not str(identity):
             raise unreadable(answer, self._hidden)
         return str(identity)
+
+    def fetch(self, media_id: str) -> bytes:
+        """The vendor names an address that lives for minutes; the file lies behind the same key."""
+        facts = self.get(quote(media_id, safe=""), {})
+        size = meta_webhooks.number_of(facts.get("file_size"))
+        if size is not None and size > FILE_MAX:
+            raise SendError(REFUSED, "media_too_large", f"{FILE_MAX // MB} MB")
+        client = self.client(FETCH, FILE_MAX)
+        try:
+            answer = client.request("GET", self.file_address(str(facts.get("url") or "")), self.credentials())
+        finally:
+            client.close()
+        if not 200 <= answer.status < 300:
+            raise refusal(answer, json_object(answer.body), self._hidden)
+        return answer.body
+
+    def file_address(self, url: str) -> str:
+        """Where to ask for a file that lies at `url`. Raises SendError for a place that our key must not go to."""
+        there, ours = urlsplit(url), urlsplit(self.base())
+        at_vendor = there.scheme == "https" and f".{there.hostname or ''}".endswith(FILE_HOSTS)
+        if not at_vendor and (there.scheme, there.netloc) != (ours.scheme, ours.netloc):
+            raise SendError(REFUSED, "address_forbidden", there.hostname or "")
+        return url
 
     def templates(self) -> list[TemplateData]:
         found: list[TemplateData] = []

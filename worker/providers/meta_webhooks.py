@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from worker import clock
-from worker.providers.base import InboundMessage, RawCallback, StatusUpdate
+from worker.providers.base import Attached, InboundMessage, RawCallback, StatusUpdate
 
 STATUSES = {
     "sent": "sent",
@@ -36,6 +36,7 @@ _TEXT_FIELD = {
     "order": "text",
     "reaction": "emoji",
 }
+_FILES = frozenset({"image", "video", "document", "audio", "sticker"})
 _INTERACTIVE_TEXT = {"button_reply": "title", "list_reply": "title", "nfm_reply": "body"}
 _KINDS = frozenset({*_TEXT_FIELD, "contacts", "interactive", "unsupported"})
 # Facts about earlier messages or the person, never a message of their own.
@@ -192,7 +193,7 @@ def _inbound(
     sender, name = _sender(item, people)
     if not sender:
         return None
-    context = item.get("context")
+    quoted = mapping(item.get("context")).get("id") if kind != "reaction" else part.get("message_id")
     return InboundMessage(
         provider_id=identity,
         phone=sender,
@@ -200,10 +201,17 @@ def _inbound(
         kind=kind if kind in _KINDS else "unsupported",
         text=text,
         name=name or None,
-        context=text_of(mapping(context).get("id"), 255) or None,
+        context=text_of(quoted, 255) or None,
         payload=payload,
         code=_code(item) or fault,
+        attached=_attached(part) if kind in _FILES else (),
     )
+
+
+def _attached(part: Mapping[str, Any]) -> tuple[Attached, ...]:
+    media_id = text_of(part.get("id"), 255)
+    file = Attached(media_id, text_of(part.get("mime_type"), 100), text_of(part.get("filename"), 240))
+    return (file,) if media_id else ()
 
 
 def _interactive(part: Mapping[str, Any]) -> tuple[str, str | None]:

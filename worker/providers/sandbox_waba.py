@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker.providers import sandbox_address
-from worker.providers.adapter import Timeouts
+from worker.providers.adapter import BODY_CAP, Timeouts
 from worker.providers.base import LATER, Field, SendError
 from worker.providers.http import HttpClient
 from worker.providers.meta import VERSION, CloudApi
@@ -23,8 +23,8 @@ class SandboxWaba(CloudApi):
         Field("verify_token", kind="secret"),
     )
 
-    def client(self, timeouts: Timeouts | None = None) -> HttpClient:
-        return HttpClient(allow_loopback=True, timeouts=timeouts)
+    def client(self, timeouts: Timeouts | None = None, cap: int = BODY_CAP) -> HttpClient:
+        return HttpClient(allow_loopback=True, timeouts=timeouts, cap=cap)
 
     def base(self) -> str:
         return f"{emulator(self.settings['data'])}/{VERSION}"

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from worker.providers.adapter import Answer
+from worker.providers.adapter import Answer, Timeouts
 from worker.providers.base import (
+    FILE_MAX,
     STOP_CHANNEL,
     UNCLEAR,
     Accepted,
+    Attached,
     Field,
     Finding,
     InboundMessage,
@@ -75,6 +77,9 @@ STATUSES = {
     "canceled": "failed",
 }
 TEXT = 65_536
+FILES_MAX = 10  # of one message
+FETCH = Timeouts(total=120.0)
+_FILE = re.compile(r"https?://[^/]+/2010-04-01/Accounts/[A-Za-z0-9]+/(Messages/[A-Za-z0-9]+/Media/[A-Za-z0-9]+)")
 
 
 class Twilio(Provider):
@@ -163,7 +168,23 @@ class Twilio(Provider):
             )
         elif form.get("MessageStatus", "received") in ("received", "receiving") and form.get("From"):
             text = form.get("Body", "")[:TEXT].replace("\x00", "").encode("utf-8", "replace").decode()
-            yield InboundMessage(identity, form["From"], 0, text=text)
+            attached = tuple(_attached(form))
+            kind = attached[0].mime.partition("/")[0] if attached else "text"
+            kind = kind if kind in ("text", "image", "audio", "video") else "document"
+            yield InboundMessage(identity, form["From"], 0, kind, text, attached=attached)
+
+    def fetch(self, media_id: str) -> bytes:
+        """Twilio hands a file out itself or says, for a moment, where it lies; our key stays with Twilio."""
+        client = HttpClient(allowed_hosts=self.settings.get("allowed_private_hosts", ()), timeouts=FETCH, cap=FILE_MAX)
+        try:
+            answer = self._call("GET", media_id, client=client)
+            if answer.status in (301, 302, 307, 308):
+                answer = client.request("GET", answer.headers.get("location", ""))
+        finally:
+            client.close()
+        if not 200 <= answer.status < 300:
+            self._object(answer)
+        return answer.body
 
     def outcome(self, code: str) -> str:
         return ERRORS.get(code, UNKNOWN).beyond
@@ -174,7 +195,7 @@ class Twilio(Provider):
     def _setting(self, name: str) -> str:
         return str(self.settings.get(name) or "").strip()
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> Answer:
+    def _call(self, method: str, path: str, body: bytes | None = None, client: HttpClient | None = None) -> Answer:
         base = self._setting("base_url").rstrip("/") or "https://api.twilio.com"
         if not base.startswith(("https://", "http://")):
             raise SendError(STOP_CHANNEL, "settings_invalid", "base_url")
@@ -184,7 +205,7 @@ class Twilio(Provider):
         if body is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         url = f"{base}/2010-04-01/Accounts/{quote(account, safe='')}/{path}"
-        return self.http.request(method, url, headers, body)
+        return (client or self.http).request(method, url, headers, body)
 
     def _object(self, answer: Answer) -> dict[str, Any]:
         """The object of an answer that says yes. Raises SendError for any other: the code decides, then the status."""
@@ -202,6 +223,14 @@ class Twilio(Provider):
         if found is None:
             raise unreadable(answer, self._hidden)
         return found
+
+
+def _attached(form: Mapping[str, str]) -> Iterator[Attached]:
+    """The files of a message, each by the end of its path: whatever host a callback names, ours is asked."""
+    for n in range(FILES_MAX):
+        found = _FILE.fullmatch(form.get(f"MediaUrl{n}", ""))
+        if found is not None:
+            yield Attached(found[1], form.get(f"MediaContentType{n}", "")[:100])
 
 
 def signature(token: str, url: str, form: list[tuple[str, str]]) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,7 @@ __all__ = [
     "ENCODINGS",
     "MAX_BYTES",
     "FileRefused",
+    "breakdown",
     "check",
     "errors",
     "errors_iter",
@@ -37,6 +38,7 @@ __all__ = [
     "remove",
     "same_content",
     "sample_csv",
+    "totals",
     "waits",
 ]
 
@@ -157,6 +159,7 @@ def recheck(file: RecipientFile, options: Mapping[str, Any] | None = None) -> bo
         "rows": 0,
         "accepted": 0,
         "rejected": {},
+        "facts": None,
         "created_at": clock.now(),
     }
     if options is not None:
@@ -204,6 +207,30 @@ def removal_numbers(file: RecipientFile) -> tuple[int, int]:
     found = dict(db.rows("SELECT status, SUM(n) FROM counter WHERE file_id = ? GROUP BY status", [file.id]))
     queued = int(found.get("queued", 0))
     return queued, int(sum(found.values())) - queued - int(found.get("cancelled", 0))
+
+
+OTHER_CODES = ("duplicate", "opted_out", "blank_row")
+
+
+def breakdown(rejected: Mapping[str, int]) -> dict[str, int]:
+    """duplicates, invalid, opted_out and blank; with the accepted ones they are all the rows of a file."""
+    return {
+        "duplicates": rejected.get("duplicate", 0),
+        "invalid": sum(n for code, n in rejected.items() if code not in OTHER_CODES),
+        "opted_out": rejected.get("opted_out", 0),
+        "blank": rejected.get("blank_row", 0),
+    }
+
+
+def totals(files: Iterable[RecipientFile]) -> dict[str, int]:
+    """The rows of several files together, in the words of a check result."""
+    found = {"rows": 0, "accepted": 0, **breakdown({})}
+    for file in files:
+        found["rows"] += file.rows
+        found["accepted"] += file.accepted
+        for name, n in breakdown(file.rejected).items():
+            found[name] += n
+    return found
 
 
 def errors(file_id: int, after: int = 0, limit: int = 50) -> list[RejectedRow]:

@@ -32,8 +32,9 @@ from worker.recipients.decoding import (
     separator,
     unclosed_quote,
 )
+from worker.recipients.facts import Facts
 from worker.recipients.rows import Head, read_head
-from worker.rendering import Content, MissingColumns, Renderer, RowError
+from worker.rendering import Content, MissingColumns, Rendered, Renderer, RowError
 
 log = logging.getLogger("molva.recipients")
 
@@ -162,6 +163,9 @@ class _Check:
         self.rejected: Tally[str] = Tally()
         self.repairs: dict[str, Any] = {"count": 0, "examples": []}
         self.good: list[tuple[int, str, list[str] | None]] = []  # line, phone, cells
+        self.texts: list[str] = []  # what the messages of the good ones say, where they differ
+        self.fixed: Rendered | None = None  # what they say where it is the same for all
+        self.facts: Facts | None = None
         self.bad: list[tuple[Any, ...]] = []
 
     def run(self) -> None:
@@ -228,9 +232,11 @@ class _Check:
         if self.content is None:
             return None
         try:
-            return self.content.bind(head.columns)
+            renderer = self.content.bind(head.columns)
         except MissingColumns as missing:
             raise FileRefused("missing_columns", cols=missing.columns) from None
+        self.fixed, self.facts = renderer.fixed, Facts(self.content, head.columns)
+        return None if self.fixed else renderer
 
     def _load_seen(self) -> None:
         """Numbers that this run already has from other files, so that nobody occurs twice across files."""
@@ -272,7 +278,7 @@ class _Check:
             return
         if renderer is not None:
             try:
-                renderer.render(row if len(head.columns) > 1 else [raw])
+                self.texts.append(renderer.render(row if len(head.columns) > 1 else [raw]).text)
             except RowError as error:
                 self._reject(number, row, error.code, error.column, _cell(row, head, error.column), error.detail)
                 return
@@ -318,7 +324,9 @@ class _Check:
         if out:
             for line, phone, cells in [r for r in self.good if r[1] in out]:
                 self._reject(line, cells or [phone], "opted_out", None, phone)
+            self.texts = [text for text, r in zip(self.texts, self.good, strict=False) if r[1] not in out]
             self.good = [r for r in self.good if r[1] not in out]
+        self._learn()
         given = json.dumps(self.good, ensure_ascii=False, separators=(",", ":"))
         with db.write():
             if db.value("SELECT 1 FROM recipient_file WHERE id = ? AND removed_at IS NULL", [self.file.id]) is None:
@@ -335,7 +343,20 @@ class _Check:
                 "UPDATE recipient_file SET rows = ?, accepted = ?, done = ? WHERE id = ?",
                 [self.rows, self.accepted, min(self.file.size, self.rows * 12), self.file.id],
             )
-        self.good, self.bad = [], []
+        self.good, self.texts, self.bad = [], [], []
+
+    def _learn(self) -> None:
+        """Gather the facts of what is about to be written."""
+        if self.facts is None or not self.good:
+            return
+        self.facts.people(self.good)
+        if self.fixed is not None:
+            self.facts.text(self.good[0][0], self.fixed.text, len(self.good))
+            return
+        for text, (line, _phone, cells) in zip(self.texts, self.good, strict=True):
+            self.facts.text(line, text)
+            if cells is not None:
+                self.facts.cells(line, cells)
 
     def _finish(self, state: str, code: str | None, detail: dict[str, Any] | None) -> None:
         _end(
@@ -347,6 +368,7 @@ class _Check:
             accepted=self.accepted,
             rejected=dict(self.rejected),
             repairs=self.repairs,
+            facts=self.facts.json() if self.facts is not None else None,
             done=self.file.size,
         )
 

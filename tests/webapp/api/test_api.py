@@ -284,3 +284,59 @@ def test_a_provider_that_does_not_answer_is_said(client: FlaskClient, api: Heade
     assert (checked["ok"], checked["findings"][0]["code"]) == (False, "connect_failed")
     synced = client.post(f"/api/v1/channels/{waba}/templates/sync", headers=api["sender"])
     assert (synced.status_code, synced.json["error"]["code"]) == (502, "connect_failed")
+
+
+def test_quiet_hours_and_a_break_are_set_and_taken_away(client: FlaskClient, api: Headers, sms: int) -> None:
+    hours = {"from": "21:00", "to": "09:00"}
+    made = make(client, api, sms, quiet_hours=hours, cooldown_days=7).json
+    assert (made["quiet_hours"], made["cooldown_days"], made["canary"]) == (hours, 7, None)
+    url = f"/api/v1/broadcasts/{made['id']}"
+    kept = client.patch(url, json={"name": "Other"}, headers=api["sender"]).json
+    assert (kept["quiet_hours"], kept["cooldown_days"]) == (hours, 7)
+    gone = client.patch(url, json={"quiet_hours": None, "cooldown_days": None}, headers=api["sender"]).json
+    assert (gone["quiet_hours"], gone["cooldown_days"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"quiet_hours": {"from": "21:00"}}, "quiet_hours"),
+        ({"quiet_hours": {"from": "21:00", "to": "21:00"}}, "quiet_hours"),
+        ({"quiet_hours": ["21:00", "09:00"]}, "quiet_hours"),
+        ({"quiet_hours": {"from": 21, "to": 9}}, "quiet_hours"),
+        ({"quiet_hours": "night"}, "quiet_hours"),
+        ({"cooldown_days": 0}, "cooldown_days"),
+        ({"cooldown_days": 366}, "cooldown_days"),
+        ({"cooldown_days": 1.5}, "cooldown_days"),
+        ({"timezone": "Moon/Base"}, "timezone"),
+    ],
+)
+def test_wrong_hours_are_named(client: FlaskClient, api: Headers, sms: int, changes: Any, field: str) -> None:
+    answer = make(client, api, sms, **changes)
+    assert answer.status_code == 422 and field in answer.json["error"]["fields"]
+
+
+def test_the_time_zone_can_change_alone(client: FlaskClient, api: Headers, sms: int) -> None:
+    made = make(client, api, sms).json
+    url = f"/api/v1/broadcasts/{made['id']}"
+    assert client.patch(url, json={"timezone": "Asia/Omsk"}, headers=api["sender"]).json["timezone"] == "Asia/Omsk"
+
+
+def test_a_start_takes_a_canary(client: FlaskClient, api: Headers, sms: int, settings: Settings) -> None:
+    number = make(client, api, sms).json["id"]
+    rows = "".join(f"+7901{n:07d},P{n}\n" for n in range(30))
+    upload(client, api, settings, number, f"phone,name\n{rows}".encode())
+    act = f"/api/v1/broadcasts/{number}/start"
+    for wrong, field in (
+        ({"canary": 30}, "canary"),
+        ({"canary": -1}, "canary"),
+        ({"canary": 0}, "canary"),
+        ({"canary": "10"}, "canary"),
+        ({"canary": True}, "canary"),
+        ({"canary": 10, "pick": "best"}, "pick"),
+        ({"who": "everyone"}, "who"),
+    ):
+        answer = client.post(act, json=wrong, headers=api["sender"])
+        assert answer.status_code == 422 and field in answer.json["error"]["fields"], wrong
+    started = client.post(act, json={"canary": 10, "pick": "random"}, headers=api["sender"]).json
+    assert (started["state"], started["canary"]) == ("running", 10)
