@@ -43,7 +43,19 @@ class Postgres:
         self._as = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups"] if os.getuid() == 0 else []
         if self._as:
             shutil.chown(self.folder, ACCOUNT, ACCOUNT)
-        self._run("initdb", "-D", str(self.folder / "data"), "-U", "molva", "-A", "trust", "-E", "UTF8", "--no-sync")
+        self._run(
+            "initdb",
+            "-D",
+            str(self.folder / "data"),
+            "-U",
+            "molva",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "-N",
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 

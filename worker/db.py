@@ -55,6 +55,22 @@ class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
     def prepare(self) -> None:
         """Nothing is missing here."""
 
+    def spelt(self, sql: str) -> str:
+        return sql
+
+    def holding(self, column: str, text: str) -> tuple[str, str]:
+        # LIKE folds Latin letters only, and a function of our own would be called for every row.
+        return f"{column} GLOB ?", "*" + "".join(_any_case(c) for c in text) + "*"
+
+    def inbound_with(self, text: str, latest: int) -> tuple[str, str]:
+        sql = f"SELECT rowid FROM inbound_words WHERE inbound_words MATCH ? ORDER BY rowid DESC LIMIT {latest:d}"  # noqa: S608
+        return sql, '"' + text.replace('"', '""') + '"'
+
+
+def _any_case(c: str) -> str:
+    forms = "".join(dict.fromkeys(form for form in (c, c.lower(), c.upper()) if len(form) == 1))
+    return f"[{forms}]" if len(forms) > 1 or c in "*?[" else c
+
 
 _sqlite = _Database(None, lock_type="IMMEDIATE", autoconnect=False)
 database: Any = peewee.DatabaseProxy()
@@ -178,6 +194,23 @@ def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
     """Run one statement for every row of `parameters`; the number of rows changed."""
     with _as_peewee:
         return int(_chosen.run_many(sql, parameters))
+
+
+def spelt(sql: str) -> str:
+    """A statement of ours for peewee's own `raw`, which does not translate."""
+    return str(_chosen.spelt(sql))
+
+
+def holding(column: str, text: str) -> tuple[str, str]:
+    """The condition that a column has `text` in it, whatever the case, and the value of its one parameter."""
+    found: tuple[str, str] = _chosen.holding(column, text)
+    return found
+
+
+def inbound_with(text: str, latest: int) -> tuple[str, str]:
+    """A query of the ids of the `latest` inbound messages with `text` (from three letters on), and its parameter."""
+    found: tuple[str, str] = _chosen.inbound_with(text, latest)
+    return found
 
 
 def folder() -> Path:

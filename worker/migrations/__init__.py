@@ -24,9 +24,8 @@ def upgrade() -> list[str]:
     with db.connection():
         runner = _runner()
         _refuse_newer(runner)
-        applied = [str(name) for name in runner.up()]
         db.prepare()
-        return applied
+        return [str(name) for name in runner.up()]
 
 
 def require_current() -> None:
