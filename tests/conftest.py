@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests import make, people, servers
+from tests import described, make, people, servers
 from webapp import create_app
 from worker import clock, db, migrations
 from worker.models import User
@@ -134,6 +134,7 @@ def app(database: Settings) -> Flask:
     """The application over the test's database; faults are raised into the test, not turned into pages."""
     app = create_app(database)
     app.testing = True
+    app.after_request(described.check)
     return app
 
 

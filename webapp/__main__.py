@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import platform
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from worker import logs
+from worker import clock, logs
 from worker import settings as settings_module
 from worker.settings import Settings, SettingsError
 
@@ -70,6 +73,9 @@ def _serve(settings: Settings, with_children: bool) -> None:
     try:
         sys.exit(server.serve(settings, with_children))
     except server.ServeError as error:
+        if settings.log == "json":
+            server.log.error("%s", error)
+            sys.exit(1)
         raise click.ClickException(str(error)) from error
 
 
@@ -148,7 +154,6 @@ def migrate(context: click.Context, /, **options: Any) -> None:
 def backup(context: click.Context, /, file: Path, force: bool, **options: Any) -> None:
     """Copy the installation into one file, while it is running or not."""
     from worker import backup as copies
-    from worker import clock
 
     try:
         made = copies.backup(_merged(context, **options), file, overwrite=force)
@@ -170,7 +175,6 @@ def backup(context: click.Context, /, file: Path, force: bool, **options: Any) -
 def restore(context: click.Context, /, file: Path, **options: Any) -> None:
     """Put a backup in the place of the data. Molva must be stopped."""
     from worker import backup as copies
-    from worker import clock
 
     try:
         done = copies.restore(_merged(context, **options), file)
@@ -255,6 +259,7 @@ REFUSALS = {
     "exists": "There is already a person with this e-mail",
     "unknown": "There is no person with this e-mail",
     "role": "The role must be admin, sender or viewer",
+    "area": "The areas are broadcasts, channels, inbox, optouts and metrics",
 }
 
 
@@ -277,14 +282,19 @@ def token() -> None:
 @DATA
 @click.argument("name")
 @click.option("--role", type=click.Choice(["admin", "sender", "viewer"]), default="sender", show_default=True)
+@click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How long it is valid.")
+@click.option("--area", "areas", multiple=True, help="Limit it to broadcasts, channels, inbox, optouts or metrics.")
 @click.pass_context
-def token_create(context: click.Context, /, name: str, role: str, **options: Any) -> None:
+def token_create(
+    context: click.Context, /, name: str, role: str, days: int, areas: tuple[str, ...], **options: Any
+) -> None:
     """Create a token and print it once, alone on the last line."""
     from worker import db, people
 
     _open(_merged(context, **options))
+    life = days * 24 * clock.HOUR
     with db.connection():
-        click.echo(_told(lambda: people.create_token(name, role, actor="command line")))
+        click.echo(_told(lambda: people.create_token(name, role, actor="command line", life=life, areas=areas)))
 
 
 @token.command("list")
@@ -292,15 +302,15 @@ def token_create(context: click.Context, /, name: str, role: str, **options: Any
 @click.pass_context
 def token_list(context: click.Context, /, **options: Any) -> None:
     """List the tokens by their beginnings; the tokens themselves are stored nowhere."""
-    from worker import clock, db
-    from worker.models import ApiToken
+    from worker import db, people
 
     _open(_merged(context, **options))
     with db.connection():
-        for row in ApiToken.select().order_by(ApiToken.id):
+        for row in people.tokens():
             ends = (clock.iso(row.expires_at) or "never")[:10]
             used = (clock.iso(row.last_used_at) or "never")[:10]
-            click.echo(f"{row.prefix}…\t{row.name}\t{row.role}\tends {ends}\tlast used {used}")
+            areas = ",".join(row.areas or ["everything"])
+            click.echo(f"{row.prefix}…\t{row.name}\t{row.role}\t{areas}\tends {ends}\tlast used {used}")
 
 
 @token.command("revoke")
@@ -329,7 +339,7 @@ def key() -> None:
 @click.pass_context
 def key_rotate(context: click.Context, /, **options: Any) -> None:
     """Seal all credentials with a new secret key. Molva must be stopped; a run that broke off is finished."""
-    from worker import channels, locks, vault
+    from worker import channels, locks, vault, webhooks
 
     settings = _merged(context, **options)
     if not settings.database_url and not settings.database_path.exists():
@@ -344,6 +354,7 @@ def key_rotate(context: click.Context, /, **options: Any) -> None:
         if not settings.secret_key:
             vault.add_key(settings)
         done, locked = channels.reseal(settings)
+        locked += webhooks.reseal(settings)
         if not settings.secret_key:
             vault.drop_old_keys(settings)
     except vault.VaultError as error:
@@ -388,10 +399,17 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     from worker import db, delivery, migrations, people, vault, watchdog
     from worker.providers import sandbox_address
 
+    yield (
+        "ok",
+        f"Molva {settings_module.version()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}",
+    )
     if not settings.database_url and not settings.database_path.exists():
         yield "WRONG", f"there is no installation in {settings.data}; molva creates it at its first start"
         return
-    yield _line(settings.data.stat().st_mode & 0o077 == 0, f"data folder {settings.data} is private")
+    for path in (settings.data, settings.database_path, settings.data / vault.KEY_FILE):
+        if path.exists():
+            what = "data folder" if path == settings.data else "file"
+            yield _line(path.stat().st_mode & 0o077 == 0, f"{what} {path} is private")
     db.open_database(settings)
     try:
         migrations.require_current()
@@ -410,6 +428,8 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
         yield _line(delivery.worker_alive(), "a worker is running (it starts with: molva)")
         yield _line(watchdog.free_space() >= watchdog.DISK_MIN, "the disk of the data folder has room")
         yield from _waiting_broadcasts()
+        yield from _channel_findings(settings)
+        yield from _outside_findings()
     yield _line(sandbox_address.read(settings.data) is not None, "the sandbox is running")
     yield from _address_findings(settings)
 
@@ -436,7 +456,7 @@ NAMED = 100  # running broadcasts that are looked at
 
 def _waiting_broadcasts() -> Iterator[tuple[str, str]]:
     """Every running broadcast that does not move, and why."""
-    from worker import clock, watchdog
+    from worker import watchdog
     from worker.models import Broadcast
 
     running = (
@@ -446,10 +466,57 @@ def _waiting_broadcasts() -> Iterator[tuple[str, str]]:
         why = watchdog.why(broadcast)
         if why is None:
             continue
-        name = "".join(c for c in broadcast.name if c.isprintable())
+        name = _printable(broadcast.name)
         until = f", until {clock.iso(why['until'])}" if why.get("until") else ""
         level = "WRONG" if why["code"] in watchdog.NEEDS_A_PERSON else "note"
         yield level, f"broadcast {broadcast.id} “{name}” waits: {WAITS.get(why['code'], why['code'])}{until}"
+
+
+def _channel_findings(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Channels that do not send, and whose credentials no key opens."""
+    from worker import channels, vault
+    from worker.models import Channel
+
+    for channel in channels.living().order_by(Channel.id).limit(NAMED):
+        name = f"channel {channel.id} “{_printable(channel.name)}”"
+        try:
+            vault.unseal(settings, channel.secrets)
+        except vault.VaultError:
+            yield "WRONG", f"{name}: the secret key does not open its credentials, enter them anew"
+        if channel.state != "on":
+            yield "note", f"{name} is out of use: {channel.stop_reason or 'switched off'}"
+        elif channel.opened_at is not None:
+            yield "note", f"{name}: its provider has not responded since {clock.iso(channel.opened_at)}"
+        if channel.provider == "smpp" and importlib.util.find_spec("smpplib") is None:
+            yield "WRONG", f"{name} needs the part for SMPP: pip install '.[smpp]'"
+
+
+SOON = 14 * 24 * clock.HOUR  # before a token ends
+LATE = clock.MINUTE  # a callback is applied within a second
+
+
+def _outside_findings() -> Iterator[tuple[str, str]]:
+    """What other programs bring and take: callbacks, webhooks, tokens."""
+    from worker import db, people, webhooks
+
+    now = clock.now()
+    oldest = db.value("SELECT received_at FROM callback WHERE processed_at IS NULL ORDER BY id LIMIT 1")
+    yield _line(oldest is None or oldest > now - LATE, "callbacks are applied as they come")
+    for hook in webhooks.all_of_them():
+        if hook.state != "on" and hook.stop_reason not in (webhooks.PERSON, webhooks.RESTORED):
+            yield "WRONG", f"webhook {hook.id} is switched off after failures: {hook.stop_reason}"
+        elif hook.state != "on":
+            yield "note", f"webhook {hook.id} is switched off"
+        elif hook.failing_since:
+            yield "note", f"webhook {hook.id} has failed since {clock.iso(hook.failing_since)}"
+    for token in people.tokens():
+        if token.expires_at is not None and token.expires_at < now + SOON:
+            ends = "ended" if token.expires_at <= now else "ends"
+            yield "note", f"token “{_printable(token.name)}” {ends} {(clock.iso(token.expires_at) or '')[:10]}"
+
+
+def _printable(name: str) -> str:
+    return "".join(c for c in name if c.isprintable())
 
 
 def _line(good: bool, text: str) -> tuple[str, str]:

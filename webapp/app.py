@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, current_app, request
@@ -32,8 +31,8 @@ from webapp import (
     prefs,
     words,
 )
-from worker import db, inbox, people, tasks, vault
-from worker.settings import Settings, from_env
+from worker import db, inbox, logs, people, tasks, vault
+from worker.settings import Settings, from_env, version
 
 MEGABYTE = 1024 * 1024
 MAX_BODY = 12 * MEGABYTE  # a file of 10 MB and the form around it
@@ -44,6 +43,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 WITHOUT_DATABASE = ("assets.static", "assets.favicon", "health.healthz")
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -100,9 +100,11 @@ def build(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     htmx.htmx.init_app(app)
     Babel(app, locale_selector=prefs.locale, timezone_selector=lambda: settings.timezone)
+    app.before_request(number_request)
     app.before_request(check_host)
     app.before_request(open_connection)
     app.teardown_request(connection.leave)
+    app.teardown_request(forget_number)
     app.after_request(packing.pack)
     app.after_request(protect)
     auth.init_app(app)
@@ -132,12 +134,18 @@ def _teach_jinja(app: Flask) -> None:
     )
 
 
-def version() -> str:
-    """The version of this Molva."""
-    try:
-        return installed("molva")
-    except PackageNotFoundError:
-        return "0"
+def number_request() -> None:
+    """Give the request a number, which stands in the answer and in every line that it leaves in the log.
+
+    Behind a proxy that we trust its own number is kept, so that both logs can be read side by side.
+    """
+    given = request.headers.get("X-Request-ID", "") if _house().settings.trusted_proxies else ""
+    logs.request_id.set(given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+
+
+def forget_number(_error: BaseException | None) -> None:
+    """The thread may do something else next."""
+    logs.request_id.set("")
 
 
 def check_host() -> None:
@@ -175,6 +183,8 @@ def protect(response: Response) -> Response:
     """The same guards on every answer, errors included."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)  # a view may have a stricter policy
+    if number := logs.request_id.get():
+        response.headers["X-Request-ID"] = number
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     if request.endpoint != "assets.static":

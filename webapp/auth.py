@@ -44,11 +44,12 @@ UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 
 
 class Refused(Exception):
-    """This one may not do that; `role` is the one it takes."""
+    """This one may not do that; `role` is the one it takes, `area` a part of the API that the token is not for."""
 
-    def __init__(self, role: str) -> None:
-        super().__init__(role)
+    def __init__(self, role: str, area: str = "") -> None:
+        super().__init__(role, area)
         self.role = role
+        self.area = area
 
 
 # ---- what a route declares
@@ -86,6 +87,17 @@ def declared(endpoint: str) -> str | None:
 def by_token() -> bool:
     """Whether this request comes through the machines' door."""
     return request.path.startswith("/api/") or request.path == "/metrics"
+
+
+# Nouns of the API that belong to the area of another one, and tools that touch nothing.
+AREA_OF = {"messages": "broadcasts", "conversations": "inbox"}
+FREE = ("phones", "sms")
+
+
+def area() -> str:
+    """The part of the API that this request is for, by the first noun of its path; "" for one that needs no leave."""
+    noun = request.path.removeprefix("/api/v1").strip("/").partition("/")[0].partition(".")[0]
+    return "" if noun in FREE else AREA_OF.get(noun, noun)
 
 
 # ---- who asks
@@ -231,6 +243,8 @@ def guard() -> Response | None:
         return _to_login()
     if not who.can(needed):
         raise Refused(needed)
+    if by_token() and area() and not who.reaches(area()):
+        raise Refused(needed, area())
     return None
 
 

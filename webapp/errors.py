@@ -67,7 +67,7 @@ def sentence(status: int) -> Sentence:
 
 def answer(status: int, text: Sentence, code: str | None = None) -> Response:
     """The error in the shape that the other side can use."""
-    if request.path.startswith("/api/"):
+    if auth.by_token():
         message = f"{text.title}. {text.advice}" if text.advice else text.title
         body = {"error": {"code": code or CODES.get(status, "error"), "message": message}}
         return make_response(jsonify(body), status)
@@ -101,7 +101,10 @@ def on_csrf(error: CSRFError) -> Response:
 
 
 def on_refused(error: auth.Refused) -> Response:
-    needed = _("This needs the role “%(role)s”", role=words.ROLES[error.role])
+    if error.area:
+        needed = _("The token is not for this part of the API")
+    else:
+        needed = _("This needs the role “%(role)s”", role=words.ROLES[error.role])
     return answer(403, Sentence(needed, _("Ask an administrator if you need it")), "forbidden")
 
 

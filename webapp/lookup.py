@@ -8,7 +8,7 @@ from flask import abort, current_app, request
 from flask_babel import get_locale
 
 from worker import broadcasts, channels, phone, reports
-from worker.models import Broadcast, Channel, Conversation, RecipientFile
+from worker.models import ApiToken, Broadcast, Channel, Conversation, RecipientFile, Webhook
 from worker.settings import Settings
 
 ID_MAX = 2**62  # larger numbers do not fit into a column
@@ -60,6 +60,16 @@ def message(number: int, message_id: int) -> reports.Row:
     if row is None or reports.broadcast_id(row) != number:
         abort(404)
     return row
+
+
+def token(number: int) -> ApiToken:
+    found: ApiToken = _found(ApiToken.get_or_none(ApiToken.id == min(number, ID_MAX)))
+    return found
+
+
+def webhook(number: int) -> Webhook:
+    found: Webhook = _found(Webhook.get_or_none(Webhook.id == min(number, ID_MAX)))
+    return found
 
 
 def phone_filter() -> str:

@@ -50,6 +50,7 @@ def problem(found: Problem) -> str:
         "text_invalid": _("The text has a character that cannot be sent"),
         "text_bad_variable": _("A variable has no name: %(v)s", **facts),
         "text_unclosed": _("A variable is not closed: write {{ name }}"),
+        "url_insecure": _("The address must begin with https://, unless the server lists it in %(setting)s", **facts),
         "template_required": _("Choose an approved template"),
         "template_unknown": _("The template does not exist or is not approved in this language"),
         "template_not_approved": _("The template is not approved: %(status)s", **facts),
@@ -366,6 +367,16 @@ def failed_call(code: str | None, detail: str | None, advise: bool = True) -> st
         return ""
     said = f" ({detail})" if detail and detail not in because["text"] else ""
     return f"{because['text']}{said}. {because['advice']}" if advise else f"{because['text']}{said}"
+
+
+def webhook_failure(code: str | None) -> str:
+    """Why a webhook was not told something, or is switched off; "" when nothing is wrong."""
+    if not code:
+        return ""
+    known = words.WEBHOOK_FAILURES.get(code)
+    if known is None and code.startswith("http_"):
+        return str(_("It answered %(status)s", status=code.removeprefix("http_")))
+    return str(known or _("It cannot be told: %(code)s", code=code))
 
 
 def finding(code: str, detail: str) -> str:

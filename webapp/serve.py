@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -19,6 +20,8 @@ from webapp import create_app, loop
 from worker import channels, db, locks, migrations, people
 from worker.providers import sandbox_address
 from worker.settings import Settings
+
+log = logging.getLogger("molva.serve")
 
 THREADS = 16
 # Every open tab keeps one; 1,024 open files are what a process usually may have.
@@ -66,11 +69,7 @@ class Child:
                 return
             deaths = deaths + 1 if time.monotonic() - began < 30 else 0
             wait = BACKOFF[min(deaths, len(BACKOFF) - 1)]
-            print(
-                f"The {self.name} ended with code {code}; starting it again in {wait} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            log.warning("The %s ended with code %s; starting it again in %s s", self.name, code, wait)
             if self._stopping.wait(wait):
                 return
             self._spawn()
@@ -255,11 +254,10 @@ def _let_go(workers: list[Child], others: list[Child]) -> None:
 def warn_if_open(settings: Settings) -> None:
     """Say it when others can reach this server and nothing encrypts the way."""
     if settings.host not in LOOPBACK and not settings.trusted_proxies:
-        print(
-            f"Note: {settings.host} is reachable from other machines without HTTPS. "
+        log.warning(
+            "%s is reachable from other machines without HTTPS. "
             "Put a proxy with a certificate in front and set MOLVA_TRUSTED_PROXIES.",
-            file=sys.stderr,
-            flush=True,
+            settings.host,
         )
 
 

@@ -22,8 +22,20 @@ from worker import (
     statistics,
     talk,
     watchdog,
+    webhooks,
 )
-from worker.models import Attachment, Broadcast, Channel, Conversation, MessageTemplate, OptOut, RecipientFile, User
+from worker.models import (
+    Attachment,
+    Broadcast,
+    Channel,
+    Conversation,
+    MessageTemplate,
+    OptOut,
+    RecipientFile,
+    User,
+    Webhook,
+    WebhookDelivery,
+)
 from worker.preflight import Sheet
 from worker.preview import Preview
 from worker.providers import PROVIDERS
@@ -217,6 +229,43 @@ def message(row: reports.Row) -> dict[str, Any]:
         "delivered_at": clock.iso(row.delivered_at),
         "read_at": clock.iso(row.read_at),
         "undelivered_at": clock.iso(row.undelivered_at),
+    }
+
+
+def webhook(row: Webhook) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "url": row.url,
+        "events": row.events,
+        "state": row.state,
+        "stop_reason": row.stop_reason,
+        "stop_text": sentences.webhook_failure(row.stop_reason) or None,
+        "failing_since": clock.iso(row.failing_since),
+        "next_at": clock.iso(row.next_at or None),
+        "last_at": clock.iso(row.last_at),
+        "created_at": clock.iso(row.created_at),
+    }
+
+
+def outcome(found: webhooks.Outcome) -> dict[str, Any]:
+    """What became of one try to tell a webhook something."""
+    return {
+        "ok": found.cause is None,
+        "http_status": found.http_status,
+        "cause": found.cause,
+        "message": sentences.webhook_failure(found.cause) or None,
+        "took": found.took,
+    }
+
+
+def webhook_delivery(row: WebhookDelivery) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "event_id": row.event_id,
+        "event": row.event,
+        "items": row.items,
+        "at": clock.iso(row.at),
+        **outcome(webhooks.Outcome(row.http_status, row.cause, row.took)),
     }
 
 

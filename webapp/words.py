@@ -305,6 +305,38 @@ ROLES: dict[str, LazyString] = {
     "viewer": _l("viewer"),
 }
 
+# The parts of the API that a token can be limited to.
+AREAS: dict[str, LazyString] = {
+    "broadcasts": _l("Broadcasts, files and reports"),
+    "channels": _l("Channels and templates"),
+    "inbox": _l("Inbox"),
+    "optouts": _l("Stop list"),
+    "metrics": _l("Metrics"),
+}
+WEBHOOK_EVENTS: dict[str, LazyString] = {
+    "broadcast.finished": _l("A broadcast is finished"),
+    "broadcast.stopped": _l("A broadcast was stopped"),
+    "message.status": _l("Messages got another status"),
+    "message.inbound": _l("People have written"),
+    "test": _l("Test"),
+}
+WEBHOOK_FAILURES: dict[str, LazyString] = {
+    "person": _l("Switched off by a person"),
+    "restored": _l("Switched off because the data came back from a backup"),
+    "dns": _l("The name has no address"),
+    "connect_failed": _l("Nobody answers at this address"),
+    "tls": _l("Its certificate cannot be trusted"),
+    "timeout": _l("It did not answer within 10 seconds"),
+    "connection_lost": _l("The connection broke"),
+    "answer_too_large": _l("The answer is too large"),
+    "answer_unreadable": _l("The answer is not HTTP"),
+    "address_forbidden": _l("The address is not a public one"),
+    "settings_invalid": _l("The address cannot be used"),
+    "credentials_locked": _l("The secret cannot be read with the present key"),
+    "http_410": _l("It answered 410: the address is gone for good"),
+}
+EXPIRED = Word(_l("Expired"), "clock", "warn")
+
 LANGUAGES: dict[str, str] = {"ru": "Русский", "en": "English"}
 
 SHORTCUTS: dict[str, LazyString] = {"on": _l("on"), "off": _l("off")}

@@ -20,10 +20,13 @@ from worker import (
     delivery,
     direct,
     locks,
+    logs,
     migrations,
     recipients,
+    repeats,
     settings,
     tasks,
+    webhooks,
 )
 from worker.models import RecipientFile
 from worker.models import Worker as WorkerRow
@@ -48,10 +51,12 @@ class WorkerProcess:
         self.stopping = threading.Event()
         with db.connection():
             delivery.recover(options)  # before this process has an id, so that no row can be its own
+            direct.tend()
             self.owner = self._register()
         self.sender = Sender(options, self.owner)
         # The same objects that send: a line is one connection for both ways.
         self.providers = self.sender.providers
+        self.courier = webhooks.Courier(options, self.stopping.is_set)
         tasks.configure(options, self.owner, self.sender.wake)
         self._threads = [
             threading.Thread(target=self._loop, args=(name, step, pause), name=name, daemon=True)
@@ -64,6 +69,7 @@ class WorkerProcess:
                 ("templates", self._templates, TICK),
                 *((f"attachments {n}", self._attachments, TICK) for n in (1, 2)),  # one may be slow
                 ("counters", self._check_counters, TICK),
+                ("webhooks", self.courier.step, TICK),
             )
         ]
         self._recovered = self._checked = clock.monotonic()
@@ -88,7 +94,9 @@ class WorkerProcess:
         self.sender.stop()
         for thread in self._threads:
             thread.join(5)
+        self.courier.close()
         with db.connection(), db.write():
+            self.sender.latency.flush()
             WorkerRow.update(heartbeat_at=0).where(WorkerRow.id == self.owner).execute()
         self._lock.close()
         locks.worker_file(self.settings, self.owner).unlink(missing_ok=True)
@@ -107,7 +115,9 @@ class WorkerProcess:
             self.stopping.wait(pause)
 
     def _beat(self) -> None:
-        delivery.heartbeat(self.owner)
+        with db.write():
+            delivery.heartbeat(self.owner)
+            self.sender.latency.flush()
 
     def _tick(self) -> None:
         now = clock.monotonic()
@@ -151,6 +161,8 @@ class WorkerProcess:
         delivery.forget_orphans()
         delivery.join_late_parts()
         delivery.forget_parts()
+        repeats.forget()
+        webhooks.forget()
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",
@@ -193,7 +205,7 @@ def run(options: settings.Settings, watch_stdin: bool = False) -> int:
     db.make_private(options.data)
     use = locks.use(options)
     if use is None:
-        print(f"The data folder {options.data} is being restored. Start again when that is done", file=sys.stderr)
+        log.error("The data folder %s is being restored. Start again when that is done", options.data)
         return 1
     try:
         return _run(options, watch_stdin)
@@ -206,7 +218,7 @@ def _run(options: settings.Settings, watch_stdin: bool) -> int:
     try:
         migrations.require_current()
     except migrations.SchemaError as error:
-        print(error, file=sys.stderr)
+        log.error("%s", error)
         return 1
     stopping = threading.Event()
     process = WorkerProcess(options)
@@ -244,9 +256,9 @@ def _wait_for_parent(stopping: threading.Event) -> None:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("huey").setLevel(logging.WARNING)
-    return run(settings.from_env(os.environ), "--watch-stdin" in sys.argv[1:])
+    options = settings.from_env(os.environ)
+    logs.configure(options)
+    return run(options, "--watch-stdin" in sys.argv[1:])
 
 
 if __name__ == "__main__":

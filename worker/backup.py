@@ -17,15 +17,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import peewee
 
-from worker import audit, broadcasts, clock, counters, db, locks, migrations, optouts, vault
+from worker import audit, broadcasts, clock, counters, db, locks, migrations, optouts, vault, webhooks
 from worker.models import Broadcast, Channel, LoginSession, RecipientFile
-from worker.settings import Settings
+from worker.settings import Settings, version
 from worker.states import BROADCAST
 
 PRODUCT = "molva"
@@ -124,7 +123,7 @@ def _write(settings: Settings, target: Path, file: IO[bytes], copy: Path) -> Rep
         manifest = {
             "product": PRODUCT,
             "format": FORMAT,
-            "version": metadata.version("molva"),
+            "version": version(),
             "schema": steps[-1] if steps else None,
             "at": at,
             "key": "environment" if key is None else "file",
@@ -267,6 +266,7 @@ def _prepare(staged: Settings, settings: Settings, source: Path, manifest: dict[
     with db.connection():
         with db.write():
             _cancel_direct()
+            webhooks.stop_all(webhooks.RESTORED)
             stopped = _stop_all(at)
             uncertain = _lose_all()
             _keep_opt_outs(settings.database_path)

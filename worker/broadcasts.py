@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import audit, canary, channels, clock, counters, db, rendering, sieve
+from worker import audit, canary, channels, clock, counters, db, events, rendering, sieve
 from worker.forecast import forecast
 from worker.models import PROBLEM, Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
@@ -616,6 +616,8 @@ def advance(broadcast_id: int, action: str, **columns: Any) -> bool:
         .where((Broadcast.id == broadcast_id) & Broadcast.state.in_(sorted(step.source)))
         .execute()
     )
+    if changed == 1:
+        events.broadcast(broadcast_id, action)
     return bool(changed == 1)
 
 
@@ -639,7 +641,7 @@ def start(
         raise Invalid(
             {p.code if p.code in ("no_recipients", "file_checking") else p.code.split("_")[0]: p for p in found}
         )
-    chosen = {} if first is None else {"canary": first or None}
+    chosen = {} if first is None else {"canary": min(first, canary.MAX + 1) or None}
     with db.write():
         _take(broadcast, action, actor, **(_going_on(broadcast.id) | chosen))
         if first is not None:

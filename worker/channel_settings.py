@@ -236,18 +236,9 @@ class _Cleaner:
     # --- where it leads
 
     def _url(self, name: str, text: str) -> None:
-        if text.startswith(OPEN):
-            return
-        try:
-            parts = urlsplit(text)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-            named = usable and not set(parts.netloc) & set(" \\{}<>\"'")
-        except ValueError:
-            named = False
-        if not named:
-            self._bad(name, "url_invalid")
-        elif "@" in parts.netloc:
-            self._bad(name, "url_password")
+        found = None if text.startswith(OPEN) else url_problem(text)
+        if found is not None:
+            self.problems.setdefault(name, found)
 
     def _addresses(self, stored: Stored) -> None:
         """Refuse destinations that the server would not connect to. They are checked again at every connection."""
@@ -264,20 +255,9 @@ class _Cleaner:
                 self._reach(one.name, str(value), int(plain.get("port") or 0), any_port=True)
 
     def _reach(self, name: str, host: str, port: int, any_port: bool) -> None:
-        rule = egress.Egress(self.house.allowed_private_hosts)
-        anywhere = egress.Resolver(egress.Egress(("0.0.0.0/0", "::/0")), egress.system_lookup)
-        try:
-            targets = anywhere.targets(host, port, RESOLVE)
-        except egress.NoAddress:
-            return  # a name that is not known yet, or a server that is offline now
-        addresses = [ipaddress.ip_address(t.address[0].partition("%")[0]) for t in targets]
-        try:
-            rule.check(host, port, addresses)
-        except egress.Forbidden:
-            if not all(map(egress.is_public, addresses)):
-                self._bad(name, "address_private", host=host)
-            elif not any_port:
-                self._bad(name, "address_port", port=port, host=host)
+        found = reach_problem(self.house, host, port, any_port)
+        if found is not None:
+            self.problems.setdefault(name, found)
 
     def _faults(self) -> None:
         """What the Provider itself finds wrong with all of them together."""
@@ -293,6 +273,38 @@ class _Cleaner:
                 self._bad(name, text)
             else:
                 self._bad(name, "fault", text=text)
+
+
+def url_problem(text: str) -> Problem | None:
+    """What is wrong with an address that requests shall go to, as far as it can be read from it."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        named = usable and not set(parts.netloc) & set(" \\{}<>\"'")
+    except ValueError:
+        named = False
+    if not named:
+        return Problem("url_invalid")
+    return Problem("url_password") if "@" in parts.netloc else None
+
+
+def reach_problem(house: Settings, host: str, port: int, any_port: bool = False) -> Problem | None:
+    """Why this server would not connect there. A name that is not known yet is none: it is looked at again then."""
+    rule = egress.Egress(house.allowed_private_hosts)
+    anywhere = egress.Resolver(egress.Egress(("0.0.0.0/0", "::/0")), egress.system_lookup)
+    try:
+        targets = anywhere.targets(host, port, RESOLVE)
+    except egress.NoAddress:
+        return None
+    addresses = [ipaddress.ip_address(t.address[0].partition("%")[0]) for t in targets]
+    try:
+        rule.check(host, port, addresses)
+    except egress.Forbidden:
+        if not all(map(egress.is_public, addresses)):
+            return Problem("address_private", {"host": host})
+        if not any_port:
+            return Problem("address_port", {"port": port, "host": host})
+    return None
 
 
 def _is_url(one: Field) -> bool:

@@ -18,7 +18,7 @@ import peewee
 
 from worker import audit, channel_settings, clock, db, vault
 from worker.channel_settings import GENERATED
-from worker.models import Broadcast, Callback, Channel, DeliveryReport, Inbound, MessageTemplate
+from worker.models import Broadcast, Callback, Channel, Conversation, DeliveryReport, Inbound, MessageTemplate
 from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
 from worker.providers.base import CallbackAddresses, Finding, Provider, SendError
@@ -229,7 +229,7 @@ def _is_spoken_of(channel: Channel) -> bool:
         return True
     return any(
         table.select().where(table.channel_id == channel.id).limit(1).exists()
-        for table in (Inbound, DeliveryReport, Callback)
+        for table in (Inbound, DeliveryReport, Callback, Conversation)
     )
 
 

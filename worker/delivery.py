@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from worker import audit, broadcasts, causes, channels, clock, counters, db, inbox, optouts, proofs, vault
+from worker import audit, broadcasts, causes, channels, clock, counters, db, events, inbox, optouts, proofs, vault
 from worker.locks import is_alive
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
@@ -27,7 +27,7 @@ from worker.providers.base import (
     StatusUpdate,
 )
 from worker.settings import Settings
-from worker.states import BROADCAST, REPORT_LIFE, move
+from worker.states import BROADCAST, REPORT_LIFE, TAKEN, move, sql_list
 
 log = logging.getLogger("molva.delivery")
 
@@ -43,6 +43,7 @@ ACTIONS = {"sent": "accept", "delivered": "deliver", "read": "read", "failed": "
 
 
 PARTS_WAIT = 5 * clock.MINUTE
+SAME_MOMENT = 5 * clock.SECOND  # vendors tell whole seconds, by a clock of their own
 APPROVED_AGAIN = {"REINSTATED": "APPROVED", "UNARCHIVED": "APPROVED"}
 # The causes that a send call would have been refused with.
 TEMPLATE_CAUSES, TEMPLATE_CAUSE = {"PAUSED": "132015", "FLAGGED": "132015"}, "132016"
@@ -296,10 +297,12 @@ def _stop_beyond(channel_id: int, found: _Found, update: StatusUpdate, beyond: B
     if outcome == REFUSED:
         return
     fresh = db.value(
-        "SELECT 1 FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
+        "SELECT b.kind FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
         " WHERE m.id = ? AND b.state = 'running' AND m.sending_at >= b.updated_at",
         [found.id],
     )
+    if fresh == broadcasts.DIRECT and outcome == STOP_BROADCAST:
+        return  # single messages have nothing in common but their channel
     if fresh and outcome == STOP_BROADCAST:
         broadcasts.stop_by_itself(found.broadcast_id, "refused", cause=update.code, text=update.detail)
     elif fresh:
@@ -494,6 +497,8 @@ def _join(orphan: tuple[Any, ...]) -> None:
         effect = _apply(message, update, deltas)
         counters.add(deltas)
         db.execute("UPDATE delivery_report SET effect = ? WHERE id = ?", [effect, id_])
+        if effect == "moved":
+            events.message(message.id)
 
 
 def forget_orphans(limit: int = 5_000) -> int:
@@ -526,8 +531,8 @@ def receive_inbound(channel_id: int, item: InboundMessage, received_at: int) -> 
     if item.part is not None:
         _keep_part(channel_id, item, received_at)
         return
-    answered = _answered(channel_id, item)
     at = min(item.at or received_at, received_at)  # a clock that is ahead must not keep a window open for ever
+    answered = _answered(channel_id, item, at)
     made = db.execute(
         "INSERT INTO inbound (channel_id, provider_id, phone, name, kind, text, context, message_id, broadcast_id,"
         " at, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -673,8 +678,9 @@ def _number_changed(channel_id: int, notice: Notice) -> None:
         db.execute("UPDATE channel SET quality = ? WHERE id = ?", [notice.status, channel_id])
 
 
-def _answered(channel_id: int, item: InboundMessage) -> tuple[int, int] | None:
-    """The message a reply belongs to: the one it quotes, else the latest to that person on this channel."""
+def _answered(channel_id: int, item: InboundMessage, at: int) -> tuple[int, int] | None:
+    """The message a reply of that moment (ms) belongs to: the one it quotes, else the latest that the person had got
+    by then on this channel."""
     if item.context:
         found = db.rows(
             "SELECT m.id, m.broadcast_id FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
@@ -684,11 +690,11 @@ def _answered(channel_id: int, item: InboundMessage) -> tuple[int, int] | None:
         if found:
             return found[0][0], found[0][1]
     found = db.rows(
-        "SELECT m.id, m.broadcast_id FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
-        " WHERE m.phone = ? AND m.status <> 'queued' AND b.channel_id = ? AND m.sending_at IS NOT NULL"
+        "SELECT m.id, m.broadcast_id FROM message m JOIN broadcast b ON b.id = m.broadcast_id"  # noqa: S608
+        f" WHERE m.phone = ? AND m.status <> 'queued' AND m.status IN {sql_list(TAKEN)} AND b.channel_id = ?"
         " AND b.kind <> 'direct'"
-        " ORDER BY m.sending_at DESC LIMIT 1",
-        [item.phone, channel_id],
+        " ORDER BY m.sending_at > ?, m.status = 'undelivered', m.sending_at DESC LIMIT 1",
+        [item.phone, channel_id, at + SAME_MOMENT],
     )
     return (found[0][0], found[0][1]) if found else None
 
@@ -801,6 +807,7 @@ def resolve(message_id: int, how: str, actor: str) -> bool:
         )
         key = (broadcast_id, run, file_id)
         counters.add({(*key, status): -1, (*key, str(target)): 1})
+        events.message(message_id)
         audit.record(actor, f"message.{how}", str(message_id))
     return True
 

@@ -7,11 +7,12 @@ breaker hold for them as for all others: nobody gets an answer twice, and none i
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from worker import broadcasts, channels, clock, counters, db
+from worker import broadcasts, channels, clock, counters, db, rendering
 from worker.models import Broadcast, Channel, Direct, RecipientFile
 from worker.problems import Invalid, Problem
 from worker.settings import Settings
@@ -20,6 +21,8 @@ DIRECT = broadcasts.DIRECT
 ANSWER, TEST, CONFIRMATION = "answer", "test", "confirmation"
 RATE = broadcasts.RATE_MAX  # they go as fast as their channel lets them
 RUN = 1
+LATE = 24 * clock.HOUR  # for so long a single message waits for its channel
+STEP = 1_000
 
 
 class Sent(NamedTuple):
@@ -95,6 +98,12 @@ def send(
     return Direct.get_by_id(made.id)
 
 
+def token_of(what: str, key: str, phone: str, rendered: rendering.Rendered) -> str:
+    """A form token for `send`: the same for the same `key` of a form with the same message to the same number."""
+    content = f"{phone}\n{rendered.text}\n{rendered.template}"
+    return f"{what}:{key[:100]}:{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
 def _list_of(settings: Settings, channel: Channel) -> tuple[Broadcast, int]:
     """The hidden broadcast of a channel and its one list, made when first needed; inside the caller's transaction."""
     broadcast = Broadcast.get_or_none((Broadcast.channel == channel.id) & (Broadcast.kind == DIRECT))
@@ -152,8 +161,10 @@ def tests_of(broadcast_id: int, limit: int = 20) -> list[Sent]:
 def tend() -> int:
     """Let single messages go on where a channel has been switched on again; how many channels.
 
-    Their broadcast stops with its channel, and nobody can press Resume on what is hidden.
+    Their broadcast stops with its channel, and nobody can press Resume on what is hidden. What has waited for
+    too long is given up before: nobody wants an answer of last week.
     """
+    _give_up()
     stopped = db.rows(
         "SELECT b.id FROM broadcast b JOIN channel c ON c.id = b.channel_id"
         " WHERE b.kind = ? AND b.state = 'stopped' AND c.state = 'on'",
@@ -163,3 +174,29 @@ def tend() -> int:
         for (broadcast_id,) in stopped:
             broadcasts.advance(broadcast_id, "resume", stop_reason=None, stop_detail=None, stopped_at=None)
     return len(stopped)
+
+
+# Sent again by a person's choice, one has the time of its first try.
+_LATE = (
+    "SELECT m.id, m.broadcast_id, m.run, m.file_id FROM broadcast b JOIN recipient_file f ON f.broadcast_id = b.id"
+    " JOIN message m ON m.file_id = f.id AND m.run = ? AND m.status = 'queued' JOIN direct d ON d.message_id = m.id"
+    " WHERE b.kind = ? AND d.at < ? AND m.sending_at IS NULL LIMIT ?"
+)
+
+
+def _give_up() -> None:
+    late = [RUN, DIRECT, clock.now() - LATE, STEP]
+    if not db.rows(_LATE, late):
+        return
+    with db.write():
+        found = db.rows(_LATE, late)
+        db.many(
+            "UPDATE message SET status = 'cancelled', cause = 'postponed_too_long', cause_text = NULL WHERE id = ?",
+            [(id_,) for id_, *_list in found],
+        )
+        deltas: counters.Deltas = {}
+        for _id, broadcast_id, run, file_id in found:
+            for status, change in (("queued", -1), ("cancelled", 1)):
+                key = (broadcast_id, run, file_id, status)
+                deltas[key] = deltas.get(key, 0) + change
+        counters.add(deltas)

@@ -6,7 +6,6 @@ replies are not buried. It is made in the transaction that stores the message, o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -147,8 +146,8 @@ def _conditions(chosen: Filter) -> tuple[list[str], list[Any]]:
             parameters.append(value)
     if chosen.unread:
         where.append("c.unread > 0")
-    if chosen.q.strip():
-        sql, values = _matching(chosen.q.strip())
+    if wanted := clean(chosen.q).strip():
+        sql, values = _matching(wanted)
         where.append(sql)
         parameters += values
     return where, parameters
@@ -289,7 +288,8 @@ def answer(settings: Settings, conversation: Conversation, given: Given, actor: 
         rendered = _text(conversation, channel, given.text)
     else:
         rendered = _template(settings, channel, given)
-    token = _token(conversation, given, rendered) if given.key else None
+    # A form stays open while its answer is corrected: another text is another message.
+    token = direct.token_of(str(conversation.id), given.key, conversation.phone, rendered) if given.key else None
     with db.write():
         known = Direct.get_or_none(Direct.form_token == token) if token else None
         if known is not None:
@@ -319,12 +319,6 @@ def answer(settings: Settings, conversation: Conversation, given: Given, actor: 
 def is_opted_out(conversation: Conversation) -> bool:
     """Whether the person wants no broadcast at all."""
     return bool(optouts.opted_out_among([conversation.phone]))
-
-
-def _token(conversation: Conversation, given: Given, rendered: rendering.Rendered) -> str:
-    """The same key with another text is another message: a form stays open while its answer is corrected."""
-    content = f"{rendered.text}\n{rendered.template}"
-    return f"{conversation.id}:{given.key[:100]}:{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def _text(conversation: Conversation, channel: Channel, text: str) -> rendering.Rendered:

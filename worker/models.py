@@ -91,6 +91,8 @@ class ApiToken(Table):
     created_at = BigIntegerField()
     expires_at = BigIntegerField(null=True)
     last_used_at = BigIntegerField(null=True)
+    areas = JSONField(null=True)  # the parts of the API that it reaches; None: all that its role allows
+    user_id = IntegerField(null=True)  # who made it; None: the command line
 
 
 class Audit(Table):
@@ -599,6 +601,74 @@ class Snapshot(Table):
         primary_key = CompositeKey("broadcast_id", "run")
 
 
+class RepeatAnswer(Table):
+    """What a call was answered that may be sent again with the same key."""
+
+    call = CharField(primary_key=True)  # a hash of who called what with which key
+    said = CharField()  # a hash of the body
+    status = IntegerField()
+    body = TextField()
+    at = BigIntegerField(index=True)
+
+
+class Webhook(Table):
+    """An address of somebody else's program that is told what happens here."""
+
+    url = CharField()
+    events = JSONField()
+    secret = BlobField()  # sealed; signs what is sent
+    state = CharField(default="on")  # on, stopped
+    stop_reason = CharField(null=True)  # a cause code, person, restored
+    positions = JSONField(default=dict)  # table → the last id of it that was told
+    pending = JSONField(null=True)  # the event on its way, the same at every try
+    tries = IntegerField(default=0)
+    failing_since = BigIntegerField(null=True)
+    next_at = BigIntegerField(default=0)
+    busy_until = BigIntegerField(default=0)  # some worker process is sending to it
+    last_at = BigIntegerField(null=True)  # the last success
+    created_by = CharField()
+    created_at = BigIntegerField()
+
+
+class WebhookDelivery(Table):
+    """One try to tell a webhook something."""
+
+    webhook_id = IntegerField()
+    event_id = CharField()
+    event = CharField()
+    items = IntegerField()
+    at = BigIntegerField()
+    took = IntegerField()  # ms
+    http_status = IntegerField(null=True)
+    cause = CharField(null=True)  # why it failed; None: taken
+
+    class Meta:
+        indexes = ((("webhook_id", "id"), False),)
+
+
+class Event(Table):
+    """What happened to a broadcast, or to a message apart from its reports and tries; for webhooks, kept a week."""
+
+    kind = CharField()  # broadcast.finished, broadcast.stopped, message
+    subject_id = BigIntegerField()
+    run = IntegerField()
+    reason = CharField(null=True)
+    at = BigIntegerField()
+
+
+class Latency(Table):
+    """How many messages of a channel had their answer within so many milliseconds, since ever; upto 0: later."""
+
+    channel_id = IntegerField()
+    upto = IntegerField()
+    n = IntegerField()
+    ms = BigIntegerField()  # all of these times together
+
+    class Meta:
+        primary_key = False
+        indexes = ((("channel_id", "upto"), True),)
+
+
 TABLES: tuple[type[Table], ...] = (
     Setting,
     User,
@@ -632,4 +702,9 @@ TABLES: tuple[type[Table], ...] = (
     QuickAnswer,
     Overlap,
     Snapshot,
+    RepeatAnswer,
+    Webhook,
+    WebhookDelivery,
+    Event,
+    Latency,
 )

@@ -141,9 +141,15 @@ def heed(phone: str, text: str, payload: str, channel_id: int, at: int) -> None:
     said = (text.strip() or payload)[:REASON_MAX]
     if stopwords.OUT in meanings:
         put([Entry(phone, ALL, said)], REPLY, channel_id=channel_id, at=at)
-    elif stopwords.BACK in meanings:
+    elif stopwords.BACK in meanings and not _left_later(words, phone, at):
         own = "phone = ? AND scope = ? AND source = ? AND at <= ?"
         _take_off(own, [phone, ALL, REPLY, at], [said, REPLY, channel_id, at])
+
+
+def _left_later(words: Words, phone: str, at: int) -> bool:
+    """Whether a stop is known that was said after that moment; one that repeats another is no entry of its own."""
+    later = db.rows("SELECT text FROM inbound WHERE phone = ? AND at > ? LIMIT 1000", [phone, at])
+    return any(words.meaning(text or "") == stopwords.OUT for (text,) in later)
 
 
 def choose_marketing(phone: str, choice: str, at: int, channel_id: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from worker import broadcasts, clock, db, optouts
 from worker.models import Broadcast, Overlap
-from worker.states import TAKEN, sql_list
+from worker.states import GOT, TAKEN, sql_list
 
 LATELY = 30 * 24 * clock.HOUR  # for so long it matters that somebody has received the same text
 OTHERS = 50  # broadcasts with the same text, the latest ones
@@ -193,7 +193,7 @@ _STOPPED = "EXISTS (SELECT 1 FROM opt_out s WHERE s.phone = m.phone AND s.scope 
 # As the sender skips them.
 _COOLING = (
     f"EXISTS (SELECT 1 FROM message o JOIN broadcast b ON b.id = o.broadcast_id WHERE {_LEFT}"  # noqa: S608
-    " AND b.kind = 'list' AND (o.broadcast_id <> m.broadcast_id OR o.run <> m.run))"
+    f" AND o.status IN {sql_list(GOT)} AND b.kind = 'list' AND (o.broadcast_id <> m.broadcast_id OR o.run <> m.run))"
 )
 
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import argon2
@@ -26,6 +27,9 @@ SESSION_IDLE = 12 * clock.HOUR
 SESSION_LIFE = 30 * 24 * clock.HOUR
 SESSION_TOUCH = clock.MINUTE  # last_at is written at most this often
 TOKEN_LIFE = 365 * 24 * clock.HOUR
+TOKENS_MAX = 500
+# The parts of the API that a token can be limited to; whatever is in none of them takes a token without limits.
+AREAS = ("broadcasts", "channels", "inbox", "optouts", "metrics")
 
 # Failures that cost nothing, and the longest wait that later ones can cost. The account's wait is
 # short, so that nobody can lock its owner out; the address is what guesses, so it waits longer.
@@ -121,7 +125,7 @@ class PasswordRefused(ValueError):
 
 
 class PersonRefused(ValueError):
-    """A person that cannot be made or changed; `code` is email, exists, role, unknown or last_admin."""
+    """A person that cannot be made or changed; `code` is email, exists, role, area, unknown or last_admin."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -146,15 +150,24 @@ class TooManyAttempts(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks: a signed-in person or an API token. `name` is what the audit log shows."""
+    """Who asks: a signed-in person or an API token. `name` is what the audit log shows.
+
+    `areas`: the parts of the API that a token reaches; None for all.
+    """
 
     name: str
     role: str
     user_id: int | None = None
+    token_id: int | None = None
+    areas: frozenset[str] | None = None
 
     def can(self, role: str) -> bool:
         """Whether this one may do what `role` may."""
         return ROLES.index(self.role) >= ROLES.index(role)
+
+    def reaches(self, area: str) -> bool:
+        """Whether this part of the API is open to this one."""
+        return self.areas is None or area in self.areas
 
 
 # ---- passwords
@@ -420,10 +433,24 @@ def sessions(user_id: int) -> list[LoginSession]:
 # ---- API tokens
 
 
-def create_token(name: str, role: str, *, actor: str, life: int | None = TOKEN_LIFE) -> str:
-    """Make an API token and return it, for the only time. `life` in ms, None for no end. Raises PersonRefused."""
+def create_token(
+    name: str,
+    role: str,
+    *,
+    actor: str,
+    life: int | None = TOKEN_LIFE,
+    areas: Collection[str] | None = None,
+    user_id: int | None = None,
+) -> str:
+    """Make an API token and return it, for the only time. Raises PersonRefused.
+
+    `life` in ms, None for no end. `areas`: the parts of the API that it reaches, None or none for all of them.
+    `user_id`: the person who makes it; it can do no more than that person, and ends with the account.
+    """
     if role not in ROLES:
         raise PersonRefused("role")
+    if not set(areas or ()) <= set(AREAS):
+        raise PersonRefused("area")
     token = "molva_" + secrets.token_urlsafe(32)
     now = clock.now()
     with db.write():
@@ -434,27 +461,56 @@ def create_token(name: str, role: str, *, actor: str, life: int | None = TOKEN_L
             role=role,
             created_at=now,
             expires_at=None if life is None else now + life,
+            areas=sorted(areas) if areas else None,
+            user_id=user_id,
         )
-        audit.record(actor, "token_create", name, role=role)
+        audit.record(actor, "token_create", name, role=role, areas=sorted(areas or ()))
     return token
 
 
 def token_identity(token: str) -> Identity | None:
-    """Who an API token is, or None when it is unknown or expired."""
+    """Who an API token is, or None when it is unknown, expired, or made by somebody whose account has ended."""
     found = ApiToken.get_or_none(ApiToken.token_hash == _digest(token))
     now = clock.now()
     if found is None or (found.expires_at is not None and found.expires_at <= now):
         return None
+    role = _role_now(found)
+    if role is None:
+        return None
     if found.last_used_at is None or found.last_used_at < now - SESSION_TOUCH:
         with contextlib.suppress(peewee.OperationalError), db.write():
             ApiToken.update(last_used_at=now).where(ApiToken.id == found.id).execute()
-    return Identity(name=f"token {found.name}", role=found.role)
+    areas = None if found.areas is None else frozenset(found.areas)
+    return Identity(f"token {found.name}", role, token_id=found.id, areas=areas)
+
+
+def _role_now(token: ApiToken) -> str | None:
+    """The role of a token, no higher than its maker's is now; None when the maker may not sign in any more."""
+    if token.user_id is None:
+        return str(token.role)
+    maker = User.get_or_none((User.id == token.user_id) & User.active)
+    return None if maker is None else min(str(token.role), str(maker.role), key=ROLES.index)
+
+
+def tokens() -> list[ApiToken]:
+    """The API tokens, oldest first."""
+    return list(ApiToken.select().order_by(ApiToken.id).limit(TOKENS_MAX))
 
 
 def revoke_token(prefix: str, *, actor: str) -> int:
     """Delete the tokens with this prefix or name; how many there were."""
+    return _revoke((ApiToken.prefix == prefix) | (ApiToken.name == prefix), prefix, actor)
+
+
+def revoke_token_by_id(token_id: int, *, actor: str) -> bool:
+    """Delete one token; False when there is none."""
+    found = ApiToken.get_or_none(ApiToken.id == token_id)
+    return found is not None and bool(_revoke(ApiToken.id == token_id, found.name, actor))
+
+
+def _revoke(which: peewee.Expression, name: str, actor: str) -> int:
     with db.write():
-        gone = ApiToken.delete().where((ApiToken.prefix == prefix) | (ApiToken.name == prefix)).execute()
+        gone = ApiToken.delete().where(which).execute()
         if gone:
-            audit.record(actor, "token_revoke", prefix)
+            audit.record(actor, "token_revoke", name)
     return int(gone)

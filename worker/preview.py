@@ -137,7 +137,7 @@ def _row(file: RecipientFile, where: str, line: int) -> _Row | None:
     """The message made of the first line of a file that fits, whatever has become of it since."""
     found = db.rows(
         f"SELECT line, phone, row FROM message WHERE file_id = ? AND run = ? AND line {where} ORDER BY line LIMIT 1",  # noqa: S608
-        [file.id, file.run, min(line, 2**62)],
+        [file.id, file.run, max(-1, min(line, 2**62))],
     )
     if not found:
         return None
@@ -183,13 +183,14 @@ def send_test(
     """Send the message of one row (the first one, where none is chosen) to `number`; the caller wakes the worker.
 
     A message that is the same for everybody needs no row. The number is remembered for `user_id`. The same
-    `form_token` twice is one message. Raises Invalid.
+    `form_token` twice with the same message and number is one message. Raises Invalid.
     """
     channel = broadcast.channel
     if channel is None or channel.state == channels.DELETED:
         raise Invalid({"channel": Problem("channel_required")})
     e164 = _own_number(broadcast, number)
     rendered = _to_send(broadcast, line, file)
+    token = direct.token_of(f"test-{broadcast.id}", form_token, e164, rendered) if form_token else None
     made = direct.send(
         settings,
         channel,
@@ -199,7 +200,7 @@ def send_test(
         text=rendered.text,
         template=rendered.template,
         about_id=broadcast.id,
-        form_token=form_token,
+        form_token=token,
     )
     with db.write():
         audit.record(actor, "broadcast.test", str(broadcast.id))

@@ -37,6 +37,7 @@ from worker import (
     sieve,
     throttle,
 )
+from worker.latency import Latency
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.providers import base
 from worker.settings import Settings
@@ -219,6 +220,7 @@ class Sender:
         self.owner = owner
         self.providers = channels.Providers(settings)
         self.lines = lines.Lines(settings, self.providers)
+        self.latency = Latency()
         self._inbox: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lanes: dict[int, Lane] = {}
@@ -366,6 +368,8 @@ class Sender:
                 self._unsure.append(Result(job, "postpone"))
             raise
         self._unsure = []
+        now = clock.monotonic()
+        self.latency.add((job.lane.channel_id, now - job.claimed) for job in mine)
         for job in mine:
             del self._in_flight[job.token]
         for job in jobs:
@@ -831,7 +835,7 @@ class Sender:
             " AND removed_at IS NULL LIMIT 1",
             [plan.id, plan.run, plan.id],
         )
-        if busy or not broadcasts.advance(plan.id, "finish"):
+        if busy or not broadcasts.advance(plan.id, "finish", canary=None):
             return False
         db.execute(
             "UPDATE run SET finished_at = ? WHERE broadcast_id = ? AND number = ?", [clock.now(), plan.id, plan.run]

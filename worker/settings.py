@@ -5,10 +5,19 @@ from __future__ import annotations
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from importlib import metadata
 from pathlib import Path
 
 PREFIX = "MOLVA_"
 LANGUAGES = ("ru", "en")
+
+
+def version() -> str:
+    """The version of this Molva; 0 where it runs without being installed."""
+    try:
+        return metadata.version("molva")
+    except metadata.PackageNotFoundError:
+        return "0"
 
 
 class SettingsError(ValueError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from worker import clock, db, quiet
-from worker.states import TAKEN, sql_list
+from worker.states import GOT, sql_list
 
 HELD = "quiet_hours"  # the cause that a queued message has while its person sleeps
 DAY = 24 * clock.HOUR
@@ -16,7 +16,7 @@ DAY = 24 * clock.HOUR
 _RECENT = (
     "SELECT m.id FROM json_each(?) j JOIN message m ON m.id = CAST(j.value AS BIGINT) WHERE EXISTS ("  # noqa: S608
     "SELECT 1 FROM message o JOIN broadcast b ON b.id = o.broadcast_id"
-    f" WHERE o.phone = m.phone AND o.status <> 'queued' AND o.status IN {sql_list(TAKEN)} AND o.sending_at > ?"
+    f" WHERE o.phone = m.phone AND o.status <> 'queued' AND o.status IN {sql_list(GOT)} AND o.sending_at > ?"
     " AND b.kind = 'list' AND (o.broadcast_id <> m.broadcast_id OR o.run <> m.run))"
 )
 

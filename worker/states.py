@@ -75,6 +75,8 @@ AWAITING = ("sent", "held")
 REPORT_LIFE = 72 * clock.HOUR  # how long a delivery report is waited for
 # Statuses that the provider has taken over: what "already sent" means in a dialog.
 TAKEN = ("sent", "held", "delivered", "read", "undelivered", "uncertain", "sending")
+# Of these, what a person has got as far as anybody knows.
+GOT = tuple(status for status in TAKEN if status != "undelivered")
 
 
 def allowed(state: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Secrets at rest: one master key outside the database, from which every other key is derived.
 
 Changing the key (`molva key rotate`) goes in three steps, each of which leaves everything readable: a new key
-becomes the first line of the key file (`add_key`), everything is sealed again with it (worker.channels.reseal,
-one transaction), the other lines go (`drop_old_keys`). Whoever finds more than one line goes on from there.
+becomes the first line of the key file (`add_key`), everything is sealed again with it (`reseal` of worker.channels
+and worker.webhooks), the other lines go (`drop_old_keys`). Whoever finds more than one line goes on from there.
 """
 
 from __future__ import annotations

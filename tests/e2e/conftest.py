@@ -68,6 +68,11 @@ class Window:
         # caret: hiding it would put a style into the page, which its policy forbids
         self.page.screenshot(path=self._folder / f"{self._shots:02d}-{name}.png", full_page=True, caret="initial")
 
+    def fits(self) -> bool:
+        """Nothing sticks out at the side."""
+        width = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        return bool(width <= 0)
+
 
 @pytest.fixture
 def window(chromium: Any, product: Product) -> Iterator[Callable[..., Window]]:

@@ -13,8 +13,10 @@ from waitress.server import create_server
 from tests import make, people
 from webapp import auth, create_app
 from webapp.sandbox import TEMPLATES
-from worker import audit, channels, clock, db, migrations
+from worker import audit, channels, clock, db, migrations, webhooks
+from worker import people as accounts
 from worker.models import (
+    ApiToken,
     Attempt,
     Broadcast,
     Channel,
@@ -30,6 +32,8 @@ from worker.models import (
     RejectedRow,
     Run,
     User,
+    Webhook,
+    WebhookDelivery,
 )
 from worker.settings import Settings
 
@@ -125,7 +129,7 @@ def everything(settings: Settings) -> Numbers:
     make.token("sender", "warehouse")
     # Its heart beats for the whole time that anybody looks.
     make.worker(heartbeat_at=clock.now() + clock.HOUR)
-    numbers = _channels(settings) | _broadcasts() | _conversations()
+    numbers = _channels(settings) | _broadcasts() | _conversations() | _machines()
     for name in ("broadcast.create", "broadcast.start", "file.remove", "channel.change"):
         audit.record("admin@example.org", name, "1", fields=["text"])
     return numbers
@@ -203,17 +207,25 @@ def _broadcasts() -> Numbers:
     uncertain = filled(made("finished", "С неясными", last_sent_at=now), "uncertain", "delivered", "skipped", **sent)
     done = made("finished", "Доставлена", last_sent_at=now - clock.HOUR)
     filled(done, *["delivered"] * 5, *["read"] * 3, "undelivered", "cancelled", **sent)
+    waba = Channel.get(Channel.provider == "sandbox_waba")
+    template = made("draft", "По шаблону", channel=waba, text=None)
+    lost = made("finished", "Многих нет в WhatsApp", channel=waba, text=None, last_sent_at=now - clock.HOUR)
+    list_ = make.file(lost, name="вся база.csv", rows=9, accepted=9, columns=["phone", "name"])
+    make.messages(list_, *["read"] * 4, **sent)
+    for cause in (CAUSES[1], CAUSES[2]):
+        make.messages(list_, "failed", "failed", cause=cause, row='["+79001112233","Анна"]')
     failed = make.messages(
         make.file(done, name="второй.csv", role="appended"),
         *["failed"] * 4,
         cause=CAUSES[1],
         cause_text="Message undeliverable",
     )
-    Run.update(finished_at=now - clock.HOUR).where(Run.broadcast.in_([awaiting.id, uncertain.id, done.id])).execute()
+    Run.update(finished_at=now - clock.HOUR).where(
+        Run.broadcast.in_([awaiting.id, uncertain.id, done.id, lost.id])
+    ).execute()
     _story(failed[0], sms)
     files = _files(made("draft", "Файлы во всех состояниях"))
-    template = made("draft", "По шаблону", channel=Channel.get(Channel.provider == "sandbox_waba"), text=None)
-    rows = (empty, ready, scheduled, running, waiting, stopped, halted, awaiting, uncertain, done, template)
+    rows = (empty, ready, scheduled, running, waiting, stopped, halted, awaiting, uncertain, done, template, lost)
     names = (
         "empty",
         "ready",
@@ -226,6 +238,7 @@ def _broadcasts() -> Numbers:
         "uncertain",
         "done",
         "template",
+        "lost",
     )
     found = {name: row.id for name, row in zip(names, rows, strict=True)} | files
     undecided = Message.get(Message.broadcast_id == uncertain.id, Message.status == "uncertain")
@@ -323,4 +336,28 @@ def _conversations() -> Numbers:
         OptOutEvent.create(
             phone=phone, scope="all", action="add", source=source, reason="СТОП", channel_id=sms.id, actor="", at=now
         )
+    return found
+
+
+def _machines() -> Numbers:
+    """Tokens of every kind, webhooks in every state with a log."""
+    now = clock.now()
+    accounts.create_token("Склад, ночной отчёт", "viewer", actor="test", life=0, areas=["broadcasts", "metrics"])
+    facts = {"events": list(webhooks.EVENTS), "secret": b"", "created_by": "test", "created_at": now}
+    url = "https://crm.example.org/incoming/molva-with-a-rather-long-address?key=0123456789abcdef"
+    states = {
+        "webhook_on": {"last_at": now},
+        "webhook_failing": {"failing_since": now},
+        "webhook_off": {"state": "stopped", "stop_reason": "timeout"},
+    }
+    found: Numbers = {"token": ApiToken.select().first().id}
+    for name, columns in states.items():
+        found[name] = Webhook.create(url=url, **facts, **columns).id
+    for n, (event, status, cause) in enumerate(
+        (("message.status", 200, None), ("message.inbound", 503, "http_503"), ("test", None, "connect_failed"))
+    ):
+        WebhookDelivery.create(
+            webhook_id=found["webhook_on"], event_id=f"evt_{n:024x}", event=event, items=1000 ** (n == 0), at=now, took=87,
+            http_status=status, cause=cause,
+        )  # fmt: skip
     return found

@@ -12,6 +12,7 @@ from tests.e2e.house import STATUSES, House
 from webapp import auth
 from worker.models import User
 
+DOWNLOADS = ("inbox.attachment",)  # with parameters, and no page whatever they are
 MACHINES = ("api", "assets", "health")  # blueprints that answer programs
 STATES = (
     "empty",
@@ -26,6 +27,7 @@ STATES = (
     "done",
     "files",
     "template",
+    "lost",
 )
 # What a page looks like with these in its address as well.
 QUERIES = {
@@ -49,7 +51,7 @@ class Place(NamedTuple):
 
 
 def values(numbers: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
-    """What stands for the parameters of an address: by endpoint, else by blueprint."""
+    """What stands for the parameters of an address: by endpoint, else by blueprint. "?": what follows it."""
     at = numbers.__getitem__
     return {
         "broadcasts": [{"number": at("ready")}],
@@ -69,7 +71,17 @@ def values(numbers: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
             {"number": at("done"), "message_id": at("failed")},
             {"number": at("uncertain"), "message_id": at("undecided")},
         ],
+        "reports.deed": [
+            {"number": at("lost"), "deed": "again", "?": "cause=131049"},
+            {"number": at("lost"), "deed": "sms", "?": "cause=131026"},
+            {"number": at("running"), "deed": "stop", "?": "cause=sms_unknown_subscriber"},
+        ],
+        "inbox": [{"number": at("conversation_open")}],
+        "inbox.show": [{"number": at("conversation_open")}, {"number": at("conversation_closed")}],
+        "optouts": [{"number": at("optout"), "phone": "+79005550010"}],
         "channels": [{"number": at(channel)} for channel in ("sms", "waba", "cloud")],
+        "tokens": [{"number": at("token")}],
+        "webhooks": [{"number": at(webhook)} for webhook in ("webhook_on", "webhook_failing", "webhook_off")],
     }
 
 
@@ -91,12 +103,18 @@ def _paths(house: House) -> Iterator[str]:
         blueprint = rule.endpoint.partition(".")[0]
         with house.app.app_context():
             guests = auth.declared(rule.endpoint) == "guest"
-        if "GET" not in (rule.methods or ()) or blueprint in (*MACHINES, "answers") or guests:
+        if (
+            "GET" not in (rule.methods or ())
+            or blueprint in (*MACHINES, "answers")
+            or guests
+            or rule.endpoint in DOWNLOADS
+        ):
             continue
         for path in addresses(house, rule):
             answer = browser.get(path, headers={"Accept-Language": "en"})
             assert answer.status_code in (200, 302, 303) or rule.endpoint == "setup.setup", f"{path}: {answer.status}"
-            if answer.status_code == 200 and answer.text.lstrip().startswith("<!doctype html>"):
+            whole = answer.data.lstrip().startswith(b"<!doctype html>")  # read to its end, downloads too
+            if answer.status_code == 200 and whole:
                 yield path
 
 
@@ -108,12 +126,14 @@ def addresses(house: House, rule: Rule) -> Iterator[str]:
             return
         known = values(house.numbers)
         given = known.get(rule.endpoint) or known.get(rule.endpoint.partition(".")[0], [])
-        given = [{name: one[name] for name in rule.arguments} for one in given if rule.arguments <= one.keys()]
+        wanted = {*rule.arguments, "?"}
+        given = [{k: v for k, v in one.items() if k in wanted} for one in given if rule.arguments <= one.keys()]
         given = list({tuple(one.items()): one for one in given}.values())
         assert given, f"{rule}: say in tests/e2e/places.py what stands for {sorted(rule.arguments)}"
     adapter = house.app.url_map.bind("127.0.0.1")
     for one in given:
-        path = adapter.build(rule.endpoint, one)
+        query = one.pop("?", "")
+        path = adapter.build(rule.endpoint, one) + (f"?{query}" if query else "")
         yield path
         for query in QUERIES.get(rule.endpoint, ()) if house.numbers else ():
             yield path + query

@@ -95,7 +95,7 @@ class Kannel:
         self, smsc_port: int, inbound_url: str, folder: Path | None = None, smsc_password: str = "gateway"
     ) -> None:
         self.username, self.password = "molva", "s3cret-of-kannel"
-        self.port, self._boxes, self._admin = _free_ports(3)
+        self.port, self._boxes, self._admin = free_ports(3)
         self.send_url = f"http://127.0.0.1:{self.port}/cgi-bin/sendsms"
         self.base_url = f"http://127.0.0.1:{self.port}"
         self._kept = folder
@@ -125,7 +125,7 @@ class Kannel:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / CONF).write_text(self._configuration, encoding="utf-8")
         self._run("bearerbox")
-        self._wait(lambda: _listens(self._boxes), "bearerbox")
+        self._wait(lambda: listens(self._boxes), "bearerbox")
         self.start_smsbox()
         if online:
             self.wait_online()
@@ -134,7 +134,7 @@ class Kannel:
     def start_smsbox(self) -> None:
         """The box that takes requests and calls us."""
         self._run("smsbox")
-        self._wait(lambda: _listens(self.port), "smsbox")
+        self._wait(lambda: listens(self.port), "smsbox")
         self._wait(lambda: "smsbox" in self.status(), "smsbox at bearerbox")
 
     def stop_smsbox(self) -> None:
@@ -257,7 +257,7 @@ def require() -> None:
         pytest.skip(f"needs {NEEDED}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [listener.getsockname()[1] for listener in held]
@@ -266,7 +266,7 @@ def _free_ports(count: int) -> list[int]:
             listener.close()
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:

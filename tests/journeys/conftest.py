@@ -18,8 +18,8 @@ from tests.product import Product, wait
 class Caller:
     """The API with a token that `molva token create` printed."""
 
-    def __init__(self, product: Product, language: str = "en") -> None:
-        command = [sys.executable, "-m", "webapp", "token", "create", "journey", "--role", "sender"]
+    def __init__(self, product: Product, language: str = "en", role: str = "sender") -> None:
+        command = [sys.executable, "-m", "webapp", "token", "create", "journey", "--role", role]
         command += ["--data", str(product.settings.data)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")}
         printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout

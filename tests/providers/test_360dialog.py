@@ -148,3 +148,9 @@ def test_a_file_is_fetched_through_its_own_address_whatever_host_is_named() -> N
         facts, file = server.requests
     assert (facts.path, file.path) == ("/900", "/whatsapp/attachments/?mid=9&x=1")
     assert file.headers["d360-api-key"] == "key"
+
+
+def test_no_address_leads_our_key_to_another_host() -> None:
+    for url in (".evil.example/f", "evil.example/f", "@evil.example/f", "//evil.example/f", "https://evil.example"):
+        address = dialog("https://gate.example").file_address(url)
+        assert address.startswith("https://gate.example/"), url

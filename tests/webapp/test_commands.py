@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from tests import make
 from webapp.__main__ import main
-from worker import channels, db, locks, people, vault
-from worker.models import Channel, User
+from worker import channels, clock, db, locks, people, vault
+from worker.models import Callback, Channel, User, Webhook
 from worker.settings import Settings
 
 Run = Callable[..., Result]
@@ -90,10 +90,21 @@ def test_a_token_is_the_last_line_alone_and_works(run: Run, data: Path) -> None:
         who = people.token_identity(token)
     assert who is not None and (who.name, who.role) == ("token nightly report", "viewer")
     listed = run("token", "list").output
-    assert "nightly report" in listed and token not in listed
+    assert "nightly report" in listed and token not in listed and "everything" in listed
     assert run("token", "revoke", "nightly report").exit_code == 0
     assert run("token", "revoke", "nightly report").exit_code == 1
     assert run("token", "list").output == ""
+
+
+def test_a_token_is_limited_on_the_command_line_too(run: Run, data: Path) -> None:
+    made = run("token", "create", "numbers", "--role", "viewer", "--area", "metrics", "--days", "30")
+    db.open_database(Settings(data=data))
+    with db.connection():
+        who = people.token_identity(made.output.splitlines()[-1])
+        days = (people.tokens()[0].expires_at - clock.now()) / (24 * clock.HOUR)
+    assert who is not None and who.areas == {"metrics"} and 29 < days <= 30
+    wrong = run("token", "create", "x", "--area", "everything")
+    assert wrong.exit_code == 1 and "The areas are" in wrong.output
 
 
 def test_the_doctor_names_what_is_wrong(run: Run, data: Path) -> None:
@@ -105,6 +116,42 @@ def test_the_doctor_names_what_is_wrong(run: Run, data: Path) -> None:
     assert "WRONG a worker is running" in told.output
     data.chmod(0o755)
     assert f"WRONG data folder {data} is private" in run("doctor").output
+
+
+def test_the_doctor_sees_what_stands_still(run: Run, data: Path) -> None:
+    run("migrate")
+    house = Settings(data=data)
+    db.open_database(house)
+    now = clock.now()
+    with db.connection():
+        make.channel(name="Locked", secrets=b"sealed by nobody")
+        make.channel(name="Off", state="stopped", stop_reason="190")
+        make.channel(name="Silent", opened_at=now)
+        people.create_token("old", "viewer", actor="test", life=0)
+        people.create_token("ending", "viewer", actor="test", life=24 * clock.HOUR)
+        people.create_token("lasting", "viewer", actor="test")
+        Callback.create(channel_id=1, body=b"", received_at=now - 2 * clock.MINUTE)
+        facts = {"url": "https://example.org/", "events": [], "secret": b"", "created_by": "", "created_at": now}
+        Webhook.create(**facts, state="stopped", stop_reason="http_500")
+        Webhook.create(**facts, state="stopped", stop_reason="person")
+        Webhook.create(**facts, failing_since=now)
+    db.close()
+    told = run("doctor").output
+    for line in (
+        "ok    Molva ",
+        f"ok    file {data / 'molva.db'} is private",
+        "WRONG channel 1 “Locked”: the secret key does not open its credentials",
+        "note  channel 2 “Off” is out of use: 190",
+        "note  channel 3 “Silent”: its provider has not responded since",
+        "WRONG callbacks are applied as they come",
+        "WRONG webhook 1 is switched off after failures: http_500",
+        "note  webhook 2 is switched off",
+        "note  webhook 3 has failed since",
+        "note  token “old” ended",
+        "note  token “ending” ends",
+    ):
+        assert line in told, told
+    assert "lasting" not in told
 
 
 def test_migrating_twice_changes_nothing(run: Run) -> None:

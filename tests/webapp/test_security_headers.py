@@ -11,6 +11,7 @@ from flask import Flask
 
 from tests.people import PASSWORD, Browser, signed_in
 from webapp import auth
+from worker import logs
 from worker.models import LoginSession, User
 from worker.settings import Settings
 
@@ -57,6 +58,29 @@ def test_every_answer_is_guarded(faulty: Flask, stranger: Browser, path: str) ->
     assert answer.headers["Referrer-Policy"] == "same-origin"
     assert "camera=()" in answer.headers["Permissions-Policy"]
     assert "Strict-Transport-Security" not in answer.headers
+
+
+def test_every_answer_has_the_number_of_its_request(
+    faulty: Flask, stranger: Browser, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+    caplog.handler.addFilter(lambda record: seen.append(logs.request_id.get()) or True)
+    numbers = [stranger.get(path).headers["X-Request-ID"] for path in ("/login", "/crash", "/api/v1/nothing")]
+    assert len(set(numbers)) == 3 and numbers[1] in seen
+    assert logs.request_id.get() == ""
+    foreign = stranger.get("/login", headers={"X-Request-ID": "chosen-by-a-stranger"})
+    assert foreign.headers["X-Request-ID"] != "chosen-by-a-stranger"
+
+
+@pytest.mark.parametrize(("given", "kept"), [("4bf92f3577b34da6", True), ("a b", False), ("x" * 65, False)])
+def test_a_trusted_proxy_brings_its_own_number(database: Settings, given: str, kept: bool) -> None:
+    from dataclasses import replace
+
+    from webapp import create_app
+
+    app = create_app(replace(database, trusted_proxies=1))
+    answer = app.test_client().get("/healthz", headers={"X-Request-ID": given})
+    assert (answer.headers["X-Request-ID"] == given) is kept
 
 
 def test_https_is_remembered_where_it_is_spoken(stranger: Browser) -> None:

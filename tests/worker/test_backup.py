@@ -20,7 +20,7 @@ from tests.conftest import Clock
 from worker import backup as copies
 from worker import broadcasts, channels, db, locks, migrations, optouts, vault
 from worker.backup import BackupError, backup, restore
-from worker.models import Attachment, Attempt, Audit, Broadcast, Message, OptOut, RecipientFile
+from worker.models import Attachment, Attempt, Audit, Broadcast, Message, OptOut, RecipientFile, Webhook
 from worker.settings import Settings
 
 pytestmark = pytest.mark.sqlite
@@ -222,6 +222,15 @@ def test_whoever_asked_for_silence_since_then_stays_on_the_list(house: Settings,
     assert OptOut.get().phone == "+79000000001"
     (proof,) = optouts.history("+79000000001")
     assert (proof.action, proof.source, proof.reason, proof.at) == ("add", "reply", "STOP", 1)
+
+
+def test_webhooks_wait_for_a_person_after_a_restore(house: Settings, target: Path) -> None:
+    secret = vault.seal(house, {"secret": "whsec"})
+    facts = {"url": "https://example.org/", "events": [], "created_by": "test", "created_at": 0}
+    Webhook.create(secret=secret, **facts)
+    backup(house, target)
+    back(house, target)
+    assert (Webhook.get().state, Webhook.get().stop_reason) == ("stopped", "restored")
 
 
 def test_another_machine_gets_the_key_with_the_data(house: Settings, target: Path, tmp_path: Path) -> None:

@@ -299,3 +299,31 @@ def test_its_end_time_is_that_of_the_canary(driven: Driven, sms: Channel, clock:
     assert eta() == clock.ms + 10_000
     driven.run(15)
     assert through(broadcast) and eta() == clock.ms + 90_000  # of the rest
+
+
+def test_a_finished_canary_keeps_nothing_that_is_sent_again_later(driven: Driven, sms: Channel) -> None:
+    def lost(_out: base.Outgoing) -> base.Accepted:
+        raise base.SendError(base.UNCLEAR, "timeout")
+
+    driven.answer = lost
+    broadcast = started(driven, sms, people(2), people(3, 1_000), n=2)
+    jobs = []
+    while len(jobs) < 2:
+        jobs += driven.claim()
+        driven.clock.tick(seconds=0.1)
+    late = [driven.sender._send(job) for job in jobs]
+    rest = RecipientFile.select().where(RecipientFile.broadcast == broadcast.id).order_by(RecipientFile.id.desc()).get()
+    recipients.remove(rest, "remove", driven.settings.uploads, "test")
+    driven.run(1, late=late)
+    assert fresh(broadcast).state == "finished"
+    driven.answer = lambda out: base.Accepted(f"id-{out.token}")
+    again = Message.get(Message.status == "uncertain")
+    assert delivery.resolve(again.id, "resend", "anna")
+    driven.run(2)
+    assert fresh(broadcast).state == "finished"
+    assert numbers(broadcast) == {"total": 5, "uncertain": 1, "sent": 1, "cancelled": 3}
+
+
+def test_a_number_of_any_size_is_refused_in_words(driven: Driven, sms: Channel) -> None:
+    with pytest.raises(Invalid, match="canary"):
+        broadcasts.start(driven.settings, ready(driven, sms, people(3)), "test", 10**30)

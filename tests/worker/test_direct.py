@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.conftest import Clock
 from worker import broadcasts, channels, clock, counters, db, delivery, direct, optouts
-from worker.models import Broadcast, Channel, Direct
+from worker.models import Broadcast, Channel, Direct, RecipientFile
 from worker.problems import Invalid
 from worker.providers import base
 from worker.providers.sandbox_sms import SandboxSms
@@ -130,3 +131,58 @@ def test_it_is_in_no_list_of_broadcasts_and_keeps_no_channel_from_being_deleted(
     answer(settings, sms)
     assert broadcasts.find() == []
     assert channels.use_of(sms) is None
+
+
+def test_what_waited_for_a_day_is_given_up_before_its_channel_is_on_again(
+    settings: Settings, sms: Channel, frozen: Clock
+) -> None:
+    made = answer(settings, sms)
+    with db.write():
+        channels.stop(sms.id, "190")
+        broadcasts.stop_all(sms.id, "190")
+    frozen.tick(hours=23)
+    later = answer_of(settings, sms)
+    direct.tend()
+    assert [one.status for one in direct.by_ids([made.id, later.id])] == ["queued", "queued"]
+    frozen.tick(hours=2)
+    direct.tend()
+    first, second = direct.by_ids([made.id, later.id])
+    assert (first.status, first.cause, second.status) == ("cancelled", "postponed_too_long", "queued")
+    assert not counters.drift(Broadcast.get(Broadcast.kind == direct.DIRECT).id)
+
+
+def answer_of(settings: Settings, sms: Channel) -> Direct:
+    """An answer that was queued a moment before the channel stopped."""
+    channel = Channel.get_by_id(sms.id)
+    channel.state = "on"
+    made = direct.send(settings, channel, PHONE, kind=direct.ANSWER, actor="anna", text="later", conversation_id=7)
+    with db.write():
+        broadcasts.stop_all(sms.id, "190")
+    return made
+
+
+def test_what_a_person_sends_again_is_not_given_up(settings: Settings, sms: Channel, frozen: Clock) -> None:
+    made = answer(settings, sms)
+    with db.write():
+        db.execute("UPDATE message SET status = 'uncertain', token = 't', sending_at = ?", [frozen.ms])
+        file = RecipientFile.get()
+        counters.add({(file.broadcast_id, 1, file.id, "queued"): -1, (file.broadcast_id, 1, file.id, "uncertain"): 1})
+    frozen.tick(days=2)
+    assert delivery.resolve(made.message_id, "resend", "anna")
+    direct.tend()
+    assert direct.by_ids([made.id])[0].status == "queued"
+
+
+def test_a_report_about_one_keeps_the_others_going(settings: Settings, sms: Channel) -> None:
+    made = answer(settings, sms)
+    broadcast = Broadcast.get(Broadcast.kind == direct.DIRECT)
+    with db.write():
+        db.execute("UPDATE message SET status = 'sent', provider_id = 'p1', sending_at = ?", [clock.now()])
+        file = RecipientFile.get()
+        counters.add({(broadcast.id, 1, file.id, "queued"): -1, (broadcast.id, 1, file.id, "sent"): 1})
+    answer(settings, sms, "2")
+    failed = base.StatusUpdate("failed", clock.now(), "p1", code="132015")
+    with db.write():
+        delivery.apply_updates(sms.id, [failed], clock.now(), lambda _code: base.STOP_BROADCAST)
+    assert direct.by_ids([made.id])[0].status == "undelivered"
+    assert Broadcast.get_by_id(broadcast.id).state == "running"

@@ -478,3 +478,41 @@ def test_quick_answers_are_kept_changed_and_forgotten(database: Settings) -> Non
             inbox.keep_quick(title, text, "anna")
     inbox.forget_quick(row, "anna")
     assert inbox.quick_answers() == []
+
+
+# --- to what a reply belongs
+
+
+def failed(channel: Channel, status: str) -> Message:
+    """A broadcast's message that did not reach Anna."""
+    file = make.file(make.broadcast(channel=channel, state="finished"), columns=["phone", "name"])
+    return make.messages(file, status, sending_at=clock.now(), phone=ANNA, row=f'["{ANNA}","Anna"]')[0]
+
+
+@pytest.mark.parametrize("status", ["failed", "undelivered"])
+def test_a_reply_belongs_to_a_message_that_arrived(sms: Channel, frozen: Clock, status: str) -> None:
+    first = wrote(sms)
+    frozen.tick(minutes=1)
+    failed(sms, status)
+    frozen.tick(minutes=1)
+    assert heard(sms).message_id == first.id
+
+
+def test_a_reply_to_what_is_called_undelivered_belongs_to_it_all_the_same(sms: Channel, frozen: Clock) -> None:
+    only = failed(sms, "undelivered")
+    frozen.tick(minutes=1)
+    assert heard(sms).message_id == only.id
+
+
+def test_a_reply_that_comes_late_belongs_to_what_the_person_had_then(sms: Channel, frozen: Clock) -> None:
+    first = wrote(sms)
+    said = frozen.tick(minutes=1)
+    frozen.tick(minutes=1)
+    wrote(sms)
+    assert heard(sms, at=said).message_id == first.id
+
+
+def test_signs_that_no_text_may_hold_are_looked_for_without_fault(sms: Channel, frozen: Clock) -> None:
+    heard(sms, "hello there")
+    assert len(inbox.find(inbox.Filter(q="hel\0lo")).items) == 1
+    assert inbox.find(inbox.Filter(q="\udcffabc")).items == []

@@ -290,3 +290,11 @@ def test_whoever_is_on_the_list_is_skipped_also_when_their_message_was_queued_be
     assert [job.id for job in jobs] == [second.id]
     skipped = Message.get_by_id(first.id)
     assert (skipped.status, skipped.cause) == ("skipped", "opted_out")
+
+
+def test_a_stop_that_was_said_again_outlives_a_start_that_comes_late(sms: Channel) -> None:
+    for word, at in (("STOP", 5_000), ("STOP", 7_000), ("START", 6_000)):
+        says(sms, word, at)
+    assert optouts.of_phone(PHONE)
+    says(sms, "START", 8_000)
+    assert not optouts.of_phone(PHONE)

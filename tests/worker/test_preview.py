@@ -178,6 +178,20 @@ def test_the_same_form_sent_twice_is_one_test(settings: Settings, row: Broadcast
     assert len(direct.tests_of(row.id)) == 1
 
 
+def test_a_form_that_was_corrected_is_another_test(settings: Settings, row: Broadcast) -> None:
+    numbers = ["+79010000001", "+79010000002"]
+    for number in numbers:  # the browser's Back brings the very same form
+        send(settings, row, number, form_token="a")
+    assert sorted(test.phone for test in direct.tests_of(row.id)) == numbers
+
+
+@pytest.mark.parametrize("line", [-(10**30), -1, 10**30])
+def test_no_row_has_a_number_of_any_size(row: Broadcast, line: int) -> None:
+    with pytest.raises(preview.Missing) as found:
+        preview.find(row, line=line)
+    assert found.value.absent
+
+
 def test_own_numbers_are_remembered_latest_first(settings: Settings, row: Broadcast) -> None:
     user = people.person("sender")
     for n in (*range(12), 5):

@@ -10,7 +10,7 @@ import pytest
 from tests import make
 from tests.conftest import Clock
 from tests.driving import Driven, draft, people, upload
-from worker import broadcasts, channels, counters, db, sender, sieve, watchdog
+from worker import broadcasts, channels, counters, db, delivery, sender, sieve, watchdog
 from worker.clock import HOUR, MINUTE
 from worker.models import Broadcast, Channel, Message
 from worker.providers import base
@@ -237,8 +237,8 @@ def history(days: float, clock: Clock, status: str = "sent", phone: str = "+7901
         (1, "sent", True),
         (2.9, "delivered", True),
         (1, "read", True),
-        (1, "undelivered", True),
         (1, "uncertain", True),
+        (1, "undelivered", False),
         (3.1, "sent", False),
         (1, "failed", False),
         (1, "cancelled", False),
@@ -319,3 +319,16 @@ def test_many_nights_at_once_share_one_turn(
     driven.run(5)
     assert held.count() == 1_800
     assert all(fresh(broadcast).waiting["code"] == "quiet_hours" for broadcast in several)
+
+
+def test_whom_a_message_did_not_reach_gets_the_next_one_at_once(driven: Driven, sms: Channel, clock: Clock) -> None:
+    broadcast = started(driven, sms, *people(2), cooldown_days=7)
+    driven.run(2)
+    with db.write():
+        failed = [base.StatusUpdate("failed", clock.ms, row.provider_id, code="sms_absent") for row in Message.select()]
+        delivery.apply_updates(sms.id, failed, clock.ms)
+    clock.tick(hours=1)
+    broadcasts.restart(fresh(broadcast), "undelivered", "test")
+    broadcasts.copy_run(broadcast.id)
+    driven.run(2)
+    assert numbers(broadcast) == {"total": 4, "undelivered": 2, "sent": 2}

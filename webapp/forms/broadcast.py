@@ -28,10 +28,10 @@ from wtforms import (
     StringField,
     TextAreaField,
 )
-from wtforms.fields.choices import SelectChoice
 
 from webapp import sentences
 from webapp.filters import own_name
+from webapp.forms import choices
 from worker import broadcasts, channels, clock, rendering
 from worker.broadcasts import Problem
 from worker.models import Broadcast, Channel, MessageTemplate
@@ -135,17 +135,13 @@ def slot_key(slot_id: str) -> str:
     return f"slot.{slot_id}"
 
 
-def _choices(offered: Mapping[str, Any]) -> list[SelectChoice]:
-    return [SelectChoice(value=value, label=label) for value, label in offered.items()]
-
-
 class BroadcastForm(Form):  # type: ignore[misc]
     """All fields of DESIGN's order. CSRF is checked for the whole application before any view."""
 
     id = HiddenField()
     form_token = HiddenField()
     name = StringField(_l("Broadcast name"))
-    kind = RadioField(_l("How to contact"), choices=_choices({WABA: "WABA", SMS: "SMS"}), default=SMS)
+    kind = RadioField(_l("How to contact"), choices=choices({WABA: "WABA", SMS: "SMS"}), default=SMS)
     channel_waba = SelectField(_l("WABA channel"))
     channel_sms = SelectField(_l("SMS channel"))
     template = SelectField(_l("Approved template"))
@@ -157,13 +153,11 @@ class BroadcastForm(Form):  # type: ignore[misc]
     ignore_duplicates = BooleanField(_l("Ignore duplicates"), default=True)
     on_file_delete = RadioField(
         _l("When a file is deleted"),
-        choices=_choices({"keep": _l("Keep its recipients in the queue"), "remove": _l("Remove those not yet sent")}),
+        choices=choices({"keep": _l("Keep its recipients in the queue"), "remove": _l("Remove those not yet sent")}),
         default="keep",
     )
     rate_per_minute = StringField(_l("Messages per minute"), default=str(RATE))
-    when = RadioField(
-        _l("When to send"), choices=_choices({"now": _l("now"), "at": _l("at a set time")}), default="now"
-    )
+    when = RadioField(_l("When to send"), choices=choices({"now": _l("now"), "at": _l("at a set time")}), default="now")
     send_at = StringField(_l("Start time"))
     timezone = SelectField(_l("Time zone"))
     quiet = BooleanField(_l("Quiet hours"))
@@ -193,13 +187,13 @@ class BroadcastForm(Form):  # type: ignore[misc]
             own = [(str(c.id), own_name(c.name)) for c in self.channels if c.kind == kind]
             if not field.data and len(own) == 1:
                 field.data = own[0][0]
-            field.choices = _choices(dict(own if len(own) == 1 else [("", _("Choose a channel")), *own]))
+            field.choices = choices(dict(own if len(own) == 1 else [("", _("Choose a channel")), *own]))
 
     def _offer_zones(self) -> None:
         zones = dict.fromkeys([self.settings.timezone, self.timezone.data or self.settings.timezone, *ZONES])
         known = [zone for zone in zones if _is_zone(zone)]
         named = [(zone, zone_name(zone, self._moment(zone))) for zone in known]
-        self.timezone.choices = _choices(dict(named[:1] + sorted(named[1:], key=lambda pair: _offset(pair[0]))))
+        self.timezone.choices = choices(dict(named[:1] + sorted(named[1:], key=lambda pair: _offset(pair[0]))))
 
     def _moment(self, zone: str) -> int | None:
         try:
@@ -225,7 +219,7 @@ class BroadcastForm(Form):  # type: ignore[misc]
         named = [(template_key(t), f"{t.name} · {t.language}") for t in usable]
         if self.template.data and self.template.data not in dict(named):
             named.append((self.template.data, self.template.data.replace("|", " · ")))  # no longer approved: said below
-        self.template.choices = _choices(dict([("", _("Choose a template")), *named]))
+        self.template.choices = choices(dict([("", _("Choose a template")), *named]))
         return usable
 
     @property

@@ -19,6 +19,8 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.files:files",
     "webapp.pages.reports:reports",
     "webapp.pages.channels:channels",
+    "webapp.pages.tokens:tokens",
+    "webapp.pages.webhooks:webhooks",
     "webapp.pages.styleguide:styleguide",
     "webapp.pages.inbox:inbox",
     "webapp.pages.optouts:optouts",

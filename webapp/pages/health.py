@@ -1,12 +1,12 @@
-"""/healthz: whether the parts work, for a supervisor or a load balancer. No data in it."""
+"""/healthz: whether the parts work, for a supervisor or a load balancer, without data; /metrics: the numbers."""
 
 from __future__ import annotations
 
 import peewee
 from flask import Blueprint, Response, current_app, jsonify, make_response
 
-from webapp.auth import public
-from worker import clock, db, delivery
+from webapp.auth import public, role
+from worker import clock, db, delivery, metrics
 
 health = Blueprint("health", __name__)
 
@@ -18,6 +18,15 @@ def healthz() -> Response:
     parts = {"database": _database(), "queue": _queue(), "worker": _worker()}
     good = all(state == "ok" for state in parts.values())
     return make_response(jsonify(parts), 200 if good else 503)
+
+
+@health.get("/metrics")
+@role("viewer")
+def numbers() -> Response:
+    """What Prometheus reads; the token is sent as a bearer token."""
+    response = make_response(metrics.text())
+    response.headers["Content-Type"] = metrics.CONTENT_TYPE
+    return response
 
 
 def _database() -> str:

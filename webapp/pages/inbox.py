@@ -23,6 +23,7 @@ inbox = Blueprint("inbox", __name__, url_prefix="/inbox")
 
 VIEWS = ("open", "new", "mine", "closed", "all")
 SEARCH = ("view", "channel", "broadcast", "q")
+ENDED = ("failed", "undelivered", "cancelled")  # a cause says why
 SHOWN = (50, 100, 200, talk.PAGE_MAX)  # how many messages a page shows at first, and after each "Earlier"
 
 
@@ -202,7 +203,7 @@ def _said(entry: talk.Entry) -> dict[str, Any]:
         waiting = sentences.waiting({"code": entry.waiting}) or (because["text"] if because else "")
     row = reports.message(entry.id) if entry.status == "uncertain" else None
     return {
-        "cause": sentences.cause(entry.cause, entry.cause_text) if entry.status in ("failed", "undelivered") else None,
+        "cause": sentences.cause(entry.cause, entry.cause_text) if entry.status in ENDED else None,
         "waiting": waiting,
         "hint": sentences.hint(reports.hint(row)) if row is not None else "",
         "files": [

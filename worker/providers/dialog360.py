@@ -52,7 +52,7 @@ class Dialog360(CloudApi):
     def file_address(self, url: str) -> str:
         """The vendor behind it names its own address, which is reached through this one's."""
         there = urlsplit(url)
-        return f"{self.base()}{there.path}" + (f"?{there.query}" if there.query else "")
+        return f"{self.base()}/{there.path.lstrip('/')}" + (f"?{there.query}" if there.query else "")
 
     def templates(self) -> list[TemplateData]:
         found: list[TemplateData] = []

@@ -73,15 +73,16 @@ class Egress:
             if all(address.is_loopback for address in found):
                 return
             raise Forbidden(f"{host} is not this machine")
-        if self._listed(host, port):
+        if self.lists(host, port):
             return
-        strangers = [address for address in found if not self._listed(str(address), port)]
+        strangers = [address for address in found if not self.lists(str(address), port)]
         if any(not is_public(address) for address in strangers):
             raise Forbidden(f"{host} is not a public address")
         if strangers and port not in PORTS and not self._any_port:
             raise Forbidden(f"port {port} is not allowed")
 
-    def _listed(self, host: str, port: int) -> bool:
+    def lists(self, host: str, port: int) -> bool:
+        """Whether the server's configuration names this destination."""
         name = host.lower().rstrip(".")
         return any(
             allowed_port in (None, port) and (entry == name or _within(name, entry))
