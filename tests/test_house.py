@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ROWS = {
     0: "settings clock phone segments problems stopwords workbook",
-    1: "db models migrations vault locks logs",
+    1: "db models migrations postgres files vault locks logs",
     2: "states optouts throttle rendering providers counters audit causes people breaker quiet sieve canary repeats"
     " events latency",
     3: "backup broadcasts recipients sender lines proofs delivery inbox reports channels channel_settings channel_health"

@@ -192,6 +192,21 @@ def restore(context: click.Context, /, file: Path, **options: Any) -> None:
         click.echo(f"The database that was here before: {done.aside}")
 
 
+@main.command()
+@DATA
+@click.pass_context
+def restored(context: click.Context, /, **options: Any) -> None:
+    """After pg_restore: stop what would go on by itself. Molva must be stopped."""
+    from worker import backup as copies
+
+    try:
+        done = copies.restored(_merged(context, **options))
+    except copies.BackupError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"As of {clock.iso(done.at)}. Stopped broadcasts: {done.stopped}. Look before you resume")
+    click.echo(f"Messages that were on their way, now uncertain: {done.uncertain}")
+
+
 @main.group()
 def user() -> None:
     """People who may sign in."""
@@ -422,6 +437,10 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "ok", "the secret key can be read"
     except (vault.VaultError, OSError) as error:
         yield "WRONG", str(error)
+    if settings.database_url:
+        yield _line(bool(settings.secret_key), "MOLVA_SECRET_KEY is set, the same on every host")
+        ahead = db.clock_ahead()
+        yield _line(abs(ahead) < 2_000, f"the clock agrees with the database's ({ahead / 1000:+.1f} s)")
     with db.connection():
         yield _line(db.is_sound(), "the database is sound")
         yield _line(people.has_admin(), "there is an administrator (the server prints a code to make one)")

@@ -55,6 +55,8 @@ class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
     def prepare(self) -> None:
         """Nothing is missing here."""
 
+    migrating = contextlib.nullcontext  # SQLite's own lock is enough
+
     def spelt(self, sql: str) -> str:
         return sql
 
@@ -128,12 +130,15 @@ def make_private(folder: Path) -> None:
 
 @contextmanager
 def connection() -> Iterator[None]:
-    """A connection for this thread, opened if there is none, and closed again if it was opened here."""
+    """A connection for this thread, opened if there is none, and closed again if it was opened here.
+
+    One to a server costs more to open than most of what is asked of it, so the thread keeps it.
+    """
     opened = _chosen.connect(reuse_if_open=True)
     try:
         yield
     finally:
-        if opened and not _chosen.is_closed():
+        if opened and not is_shared() and not _chosen.is_closed():
             _chosen.close()
 
 
@@ -216,6 +221,25 @@ def inbound_with(text: str, latest: int) -> tuple[str, str]:
 def folder() -> Path:
     """The data folder of the installation whose database is open."""
     return _folder
+
+
+def hold(kind: int, number: int) -> Any:
+    """On a shared database a lock of the whole installation, with `stands` and `close`; None when another has it."""
+    return _chosen.hold(kind, number)
+
+
+def migrating() -> contextlib.AbstractContextManager[Any]:
+    """While the block runs no other process migrates; it waits for its turn."""
+    found: contextlib.AbstractContextManager[Any] = _chosen.migrating()
+    return found
+
+
+def clock_ahead() -> int:
+    """By how much (ms) this machine's clock is ahead of that of the shared database; 0 where there is none."""
+    if not is_shared():
+        return 0
+    with connection():
+        return int(_chosen.clock_ahead())
 
 
 def prepare() -> None:

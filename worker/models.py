@@ -669,6 +669,16 @@ class Latency(Table):
         indexes = ((("channel_id", "upto"), True),)
 
 
+class StoredFile(Table):
+    """The bytes of a file that all hosts of an installation may read; see worker.files."""
+
+    name = CharField(primary_key=True)  # uploads/… or media/…
+    body = BlobField()
+
+    class Meta:
+        table_name = "stored_file"
+
+
 TABLES: tuple[type[Table], ...] = (
     Setting,
     User,
@@ -707,4 +717,5 @@ TABLES: tuple[type[Table], ...] = (
     WebhookDelivery,
     Event,
     Latency,
+    StoredFile,
 )

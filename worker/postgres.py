@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +19,15 @@ import peewee
 import psycopg
 from psycopg.adapt import Loader
 
+from worker import clock
+
 LOCK = 0x6D6F6C7661  # "molva"
-OPTIONS = "-c lock_timeout=10s -c timezone=UTC -c synchronous_commit=on -c jit=off"
+# Whoever is frozen or cut off in the middle of a transaction holds up all writers: the server ends it soon.
+OPTIONS = (
+    "-c lock_timeout=10s -c idle_in_transaction_session_timeout=5s -c tcp_keepalives_idle=5"
+    " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=20s"
+    " -c timezone=UTC -c synchronous_commit=on -c jit=off"
+)
 PATIENCE = 10  # seconds to connect
 
 # PostgreSQL has a json_each of its own that does something else.
@@ -85,6 +94,13 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
         made.prepare_threshold = 2
         return made
 
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        """Open this thread's connection; one that was kept is looked at first, for it may have died meanwhile."""
+        if not self.is_closed() and not self.in_transaction() and _has_died(self._state.conn):
+            self.close()
+        opened: bool = super().connect(reuse_if_open=reuse_if_open)
+        return opened
+
     def connection(self) -> Any:
         """This thread's connection; one that the server has closed is replaced, outside of a transaction."""
         found: Any = super().connection()
@@ -131,6 +147,23 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
         sql = f"SELECT id FROM inbound WHERE {condition} AND text <> '' ORDER BY id DESC LIMIT {latest:d}"  # noqa: S608
         return sql, value
 
+    def hold(self, kind: int, number: int) -> Held | None:
+        with peewee.__exception_wrapper__:  # type: ignore[attr-defined,unused-ignore]
+            held = Held(self.database, kind, number)
+        return held if held.taken else None
+
+    @contextlib.contextmanager
+    def migrating(self) -> Iterator[None]:
+        self.connection().execute(f"SET lock_timeout = 0; SELECT pg_advisory_lock({LOCK + 1})")
+        try:
+            yield
+        finally:
+            self.connection().execute(f"SELECT pg_advisory_unlock({LOCK + 1}); SET lock_timeout = '10s'")
+
+    def clock_ahead(self) -> int:
+        row = self.connection().execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").fetchone()
+        return int(clock.now() - row[0])
+
     def prepare(self) -> None:
         """Make the functions that our SQL uses; done before every migration."""
         with self.atomic():
@@ -150,6 +183,44 @@ def spelt(sql: str) -> str:
     )
     sql = _INDEX.sub("", sql)  # its planner has statistics and takes no advice
     return sql.replace("json_each(", "molva_each(").replace("json_extract(", "molva_extract(")
+
+
+def _has_died(connection: Any) -> bool:
+    """Whether an idle connection was closed, or something arrived there unasked, which is the server's farewell."""
+    return bool(connection.closed or select.select([connection], [], [], 0)[0])
+
+
+class Held:
+    """A lock of the whole installation, on a connection of its own: the server frees it when its holder is gone."""
+
+    def __init__(self, url: str, kind: int, number: int) -> None:
+        self._connection = psycopg.connect(
+            url,
+            autocommit=True,
+            connect_timeout=PATIENCE,
+            options=OPTIONS,
+            application_name="molva lock",
+            tcp_user_timeout=5_000,  # sooner than the server gives the lock to another
+        )
+        try:
+            row = self._connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [kind, number]).fetchone()
+        except BaseException:
+            self._connection.close()
+            raise
+        self.taken = bool(row and row[0])
+        if not self.taken:
+            self._connection.close()
+
+    def stands(self) -> bool:
+        """Whether the server still knows us, and so keeps the lock for us."""
+        try:
+            self._connection.execute("SELECT 1")
+        except psycopg.Error:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 class _Whole(Loader):

@@ -21,7 +21,7 @@ def _runner() -> Any:
 
 def upgrade() -> list[str]:
     """Apply every step that is missing, each in a transaction; the names of the applied ones."""
-    with db.connection():
+    with db.connection(), db.migrating():
         runner = _runner()
         _refuse_newer(runner)
         db.prepare()

@@ -19,7 +19,7 @@ from typing import Any
 
 import peewee
 
-from worker import clock, counters, db, optouts
+from worker import clock, counters, db, files, optouts
 from worker.models import Broadcast, RecipientFile
 from worker.phone import Parser
 from worker.recipients import sheets
@@ -216,7 +216,7 @@ class _Check:
 
     def _open(self) -> tuple[str | None, str | None, Iterator[list[str]]]:
         try:
-            data = self.path.read_bytes()
+            data = files.read(self.path)
         except FileNotFoundError:
             raise FileRefused("upload_lost") from None
         if sheets.is_xlsx(data):
