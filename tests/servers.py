@@ -121,3 +121,49 @@ def postgres(durable: bool = False) -> Iterator[Postgres]:
         yield server
     finally:
         server.close()
+
+
+class Redis:
+    """A running Redis that keeps nothing on the disk."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + START
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def flush(self) -> None:
+        """Take everything away, as `redis-cli flushall`."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(16) == b"+OK\r\n"
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+
+@contextmanager
+def redis() -> Iterator[Redis]:
+    """A server for as long as the block lasts."""
+    server = Redis()
+    try:
+        yield server
+    finally:
+        server.stop()

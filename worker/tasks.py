@@ -18,13 +18,14 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import RedisStorage, SqliteStorage
 
-from worker import broadcasts, channels, db, overlap, recipients, statistics
+from worker import broadcasts, channels, clock, db, overlap, recipients, statistics
 from worker.models import Broadcast, RecipientFile
 from worker.providers.base import SendError
 from worker.settings import Settings
 
 log = logging.getLogger("molva.tasks")
 
+QUEUE_PAUSE = 1.0  # seconds until it is asked again after it did not
 QUEUE_PATIENCE = 3.0  # seconds that Redis may take to answer: a nudge is not worth more
 
 
@@ -37,6 +38,27 @@ class _Readable(Serializer):  # type: ignore[misc]
     def _deserialize(self, data: bytes) -> Any:
         found = json.loads(data)
         return Message(*found) if len(found) == len(Message._fields) else found
+
+
+class _Redis(RedisStorage):  # type: ignore[misc]
+    """While Redis is away no nudge waits there; the worker's own tick finds the work."""
+
+    def dequeue(self) -> Any:
+        return self._unless_away(super().dequeue, None)
+
+    def read_schedule(self, ts: Any) -> Any:
+        return self._unless_away(lambda: super(_Redis, self).read_schedule(ts), [])
+
+    @staticmethod
+    def _unless_away(ask: Callable[[], Any], nothing: Any) -> Any:
+        from redis.exceptions import RedisError
+
+        try:
+            return ask()
+        except RedisError as error:
+            log.warning("Redis does not answer: %s", type(error).__name__)
+            clock.sleep(QUEUE_PAUSE)
+            return nothing
 
 
 class _LateHuey(Huey):  # type: ignore[misc]
@@ -68,7 +90,7 @@ def _storage(settings: Settings) -> Any:
     """Where the nudges lie: Redis by its URL, or a file of the data folder."""
     if settings.queue_url:
         limits = {"socket_timeout": QUEUE_PATIENCE, "socket_connect_timeout": QUEUE_PATIENCE}
-        return RedisStorage("molva", url=_with(settings.queue_url, limits))
+        return _Redis("molva", url=_with(settings.queue_url, limits))
     if not settings.queue_path.exists():
         os.close(os.open(settings.queue_path, os.O_CREAT | os.O_RDWR, 0o600))
     # NORMAL is enough for a file that holds only nudges.
