@@ -192,6 +192,29 @@ def restore(context: click.Context, /, file: Path, **options: Any) -> None:
         click.echo(f"The database that was here before: {done.aside}")
 
 
+@main.command("copy")
+@DATA
+@click.option("--from", "source", required=True, metavar="sqlite:PATH", help="The database file of the data folder.")
+@click.option("--to", "target", required=True, metavar="postgresql://…", help="An empty database.")
+@click.pass_context
+def copy_(context: click.Context, /, source: str, target: str, **options: Any) -> None:
+    """Move an installation from SQLite to PostgreSQL. Molva must be stopped; what was there stays."""
+    from worker import copying
+
+    if not source.startswith("sqlite:") or not target.startswith("postgresql://"):
+        raise click.ClickException("molva copy goes --from sqlite:PATH --to postgresql://…")
+    try:
+        copying.copy(
+            _merged(context, **options),
+            Path(source.removeprefix("sqlite:")),
+            target,
+            lambda table, rows: click.echo(f"{table}: {rows:,}"),
+        )
+    except copying.CopyError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("Copied and counted. Start Molva with MOLVA_DATABASE_URL and the same secret key")
+
+
 @main.command()
 @DATA
 @click.pass_context

@@ -14,7 +14,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +54,9 @@ class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
 
     def prepare(self) -> None:
         """Nothing is missing here."""
+
+    def drain(self) -> None:
+        """None waits."""
 
     migrating = contextlib.nullcontext  # SQLite's own lock is enough
 
@@ -130,15 +133,12 @@ def make_private(folder: Path) -> None:
 
 @contextmanager
 def connection() -> Iterator[None]:
-    """A connection for this thread, opened if there is none, and closed again if it was opened here.
-
-    One to a server costs more to open than most of what is asked of it, so the thread keeps it.
-    """
+    """A connection for this thread, opened if there is none, and closed again if it was opened here."""
     opened = _chosen.connect(reuse_if_open=True)
     try:
         yield
     finally:
-        if opened and not is_shared() and not _chosen.is_closed():
+        if opened and not _chosen.is_closed():
             _chosen.close()
 
 
@@ -171,9 +171,10 @@ def is_sound() -> bool:
 
 
 def close() -> None:
-    """Close this thread's connection if it is open."""
+    """Close this thread's connection if it is open, and those that wait to be used again."""
     if not _chosen.is_closed():
         _chosen.close()
+    _chosen.drain()
 
 
 def execute(sql: str, parameters: Sequence[Any] = ()) -> Any:
@@ -216,6 +217,12 @@ def inbound_with(text: str, latest: int) -> tuple[str, str]:
     """A query of the ids of the `latest` inbound messages with `text` (from three letters on), and its parameter."""
     found: tuple[str, str] = _chosen.inbound_with(text, latest)
     return found
+
+
+def copy_in(sql: str, given: Iterable[Sequence[Any]]) -> int:
+    """COPY rows into a table of a shared database; how many."""
+    with _as_peewee:
+        return int(_chosen.copy_in(sql, given))
 
 
 def folder() -> Path:

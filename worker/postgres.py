@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import re
 import select
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import peewee
 import psycopg
 from psycopg.adapt import Loader
+from psycopg.pq import TransactionStatus
 
 from worker import clock
 
@@ -28,6 +29,7 @@ OPTIONS = (
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=20s"
     " -c timezone=UTC -c synchronous_commit=on -c jit=off"
 )
+WAITING = 32  # connections that no thread uses at the moment
 PATIENCE = 10  # seconds to connect
 
 # PostgreSQL has a json_each of its own that does something else.
@@ -75,6 +77,7 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
     """One database of a PostgreSQL server, by its URL. A lost connection is made anew where it is next needed."""
 
     def __init__(self, url: str) -> None:
+        self._waiting: list[Any] = []
         super().__init__(
             url,
             autoconnect=False,
@@ -89,17 +92,37 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
         )
 
     def _connect(self) -> Any:
+        """A connection that waits, else a new one: opening one costs more than most of what is asked of it."""
+        while self._waiting:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                found = self._waiting.pop()
+                if not _has_died(found):
+                    return found
+                found.close()
         made: Any = super()._connect()
         made.adapters.register_loader("numeric", _Whole)
         made.prepare_threshold = 2
         return made
 
-    def connect(self, reuse_if_open: bool = False) -> bool:
-        """Open this thread's connection; one that was kept is looked at first, for it may have died meanwhile."""
-        if not self.is_closed() and not self.in_transaction() and _has_died(self._state.conn):
-            self.close()
-        opened: bool = super().connect(reuse_if_open=reuse_if_open)
-        return opened
+    def _close(self, conn: Any) -> None:
+        if conn.closed or len(self._waiting) >= WAITING or conn.info.transaction_status != TransactionStatus.IDLE:
+            conn.close()
+        else:
+            self._waiting.append(conn)
+
+    def drain(self) -> None:
+        """Close what waits."""
+        while self._waiting:
+            self._waiting.pop().close()
+
+    def execute_sql(self, sql: str, params: Any = None) -> Any:
+        """As peewee's, with texts as PostgreSQL takes them."""
+        try:
+            return super().execute_sql(sql, params)
+        except peewee.DataError:
+            if not _has_zero(params):
+                raise
+        return super().execute_sql(sql, _without_zero(params))
 
     def connection(self) -> Any:
         """This thread's connection; one that the server has closed is replaced, outside of a transaction."""
@@ -129,7 +152,12 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
     # --- what worker.db calls ---------------------------------------------------------------------
 
     def run(self, sql: str, parameters: Any) -> Any:
-        return self.connection().execute(spelt(sql), parameters)
+        try:
+            return self.connection().execute(spelt(sql), parameters)
+        except psycopg.DataError:
+            if not _has_zero(parameters):
+                raise
+        return self.connection().execute(spelt(sql), _without_zero(parameters))
 
     def run_many(self, sql: str, parameters: Any) -> int:
         cursor = self.connection().cursor()
@@ -146,6 +174,14 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
         condition, value = self.holding("text", text)
         sql = f"SELECT id FROM inbound WHERE {condition} AND text <> '' ORDER BY id DESC LIMIT {latest:d}"  # noqa: S608
         return sql, value
+
+    def copy_in(self, sql: str, given: Iterable[Sequence[Any]]) -> int:
+        n = 0
+        with self.connection().cursor().copy(sql) as target:
+            for row in given:
+                target.write_row(row)
+                n += 1
+        return n
 
     def hold(self, kind: int, number: int) -> Held | None:
         with peewee.__exception_wrapper__:  # type: ignore[attr-defined,unused-ignore]
@@ -183,6 +219,17 @@ def spelt(sql: str) -> str:
     )
     sql = _INDEX.sub("", sql)  # its planner has statistics and takes no advice
     return sql.replace("json_each(", "molva_each(").replace("json_extract(", "molva_extract(")
+
+
+# A text may hold a zero byte in SQLite; here it is refused before anything is sent.
+
+
+def _has_zero(parameters: Any) -> bool:
+    return any(isinstance(value, str) and "\0" in value for value in parameters or ())
+
+
+def _without_zero(parameters: Any) -> list[Any]:
+    return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in parameters]
 
 
 def _has_died(connection: Any) -> bool:

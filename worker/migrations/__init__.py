@@ -38,6 +38,11 @@ def require_current() -> None:
         raise SchemaError("The database is older than the program. Run: molva migrate")
 
 
+def names() -> list[str]:
+    """All steps of this program, in order."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[0-9]*.py"))
+
+
 def _refuse_newer(runner: Any) -> None:
     unknown = [step.name for step in runner.status() if step.path is None]
     if unknown:
