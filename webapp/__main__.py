@@ -282,6 +282,20 @@ def user_list(context: click.Context, /, **options: Any) -> None:
             click.echo(f"{row.email}\t{row.role}\t{'active' if row.active else 'inactive'}")
 
 
+@user.command("second-step-off")
+@DATA
+@click.option("--email", required=True)
+@click.pass_context
+def user_second_step_off(context: click.Context, /, email: str, **options: Any) -> None:
+    """Ask a person for the password alone: for somebody who lost the phone and the recovery codes."""
+    from worker import db, people, second_step
+
+    _open(_merged(context, **options))
+    with db.connection():
+        _told(lambda: second_step.switch_off(people.find_user(email), "command line"))
+    click.echo(f"{email} signs in with the password alone")
+
+
 def _password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")

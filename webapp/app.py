@@ -25,6 +25,7 @@ from webapp import (
     filters,
     glance,
     htmx,
+    limits,
     packing,
     pages,
     polls,
@@ -94,6 +95,7 @@ def build(settings: Settings | None = None) -> Flask:
     )
     app.extensions["molva"] = House(settings)
     app.extensions["molva.glances"] = glance.Glances()
+    app.extensions["molva.limits"] = limits.Limits()
     app.wsgi_app = polls.Polls(app.wsgi_app, app.extensions["molva.glances"])  # type: ignore[method-assign]
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
@@ -101,6 +103,7 @@ def build(settings: Settings | None = None) -> Flask:
     htmx.htmx.init_app(app)
     Babel(app, locale_selector=prefs.locale, timezone_selector=lambda: settings.timezone)
     app.before_request(number_request)
+    app.before_request(look_only)
     app.before_request(check_host)
     app.before_request(open_connection)
     app.teardown_request(connection.leave)
@@ -111,7 +114,8 @@ def build(settings: Settings | None = None) -> Flask:
     errors.init_app(app)
     _teach_jinja(app)
     pages.register(app)
-    app.wsgi_app = callbacks.Callbacks(settings, app.wsgi_app, HEADERS)  # type: ignore[method-assign]
+    held = app.extensions["molva.limits"]
+    app.wsgi_app = callbacks.Callbacks(settings, app.wsgi_app, HEADERS, held)  # type: ignore[method-assign]
     app.extensions["molva"].paths = frozenset(rule.rule for rule in app.url_map.iter_rules())
     return app
 
@@ -124,6 +128,8 @@ def _teach_jinja(app: Flask) -> None:
         words=words,
         me=auth.identity,
         menu=prefs.menu,
+        settings_menu=prefs.settings_menu,
+        in_settings=prefs.in_settings,
         theme=prefs.theme,
         shortcuts=prefs.shortcuts,
         language=lambda: str(get_locale()),
@@ -146,6 +152,12 @@ def number_request() -> None:
 def forget_number(_error: BaseException | None) -> None:
     """The thread may do something else next."""
     logs.request_id.set("")
+
+
+def look_only() -> None:
+    """A HEAD is a GET to every view: what a view does for other methods than GET, it must never do for a HEAD."""
+    if request.method == "HEAD":
+        request.method = "GET"
 
 
 def check_host() -> None:

@@ -6,6 +6,7 @@ neither door opens the other one's routes.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ from flask_login import LoginManager, current_user, login_user, logout_user
 from flask_wtf import CSRFProtect
 
 from webapp import htmx
-from worker import db, people
+from worker import audit, clock, db, people
 from worker.models import LoginSession, User
 from worker.people import ROLES, Identity
 
@@ -41,6 +42,7 @@ manager.session_protection = None  # the sessions table protects; a changed addr
 csrf = CSRFProtect()
 
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
+CONFIRMED_FOR = 10 * clock.MINUTE  # what matters is asked for again after this
 
 
 class Refused(Exception):
@@ -50,6 +52,14 @@ class Refused(Exception):
         super().__init__(role, area)
         self.role = role
         self.area = area
+
+
+class Unconfirmed(Exception):
+    """What matters wants the password or a code again; `back` is the page to go on from."""
+
+    def __init__(self, back: str) -> None:
+        super().__init__(back)
+        self.back = back
 
 
 # ---- what a route declares
@@ -77,6 +87,32 @@ def guest(view: View) -> View:
     """Declare a view for people who are not signed in; it waits for the first administrator."""
     view.molva_role = "guest"  # type: ignore[attr-defined]
     return view
+
+
+def step_up(view: View) -> View:
+    """Ask the person for the password or a code again unless that was minutes ago. Stands under the role.
+
+    API tokens are asked for nothing: there is nobody who could answer.
+    """
+
+    @functools.wraps(view)
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        require_confirmed()
+        return view(*args, **kwargs)
+
+    asked.molva_step_up = True  # type: ignore[attr-defined]
+    return asked  # type: ignore[return-value]
+
+
+def require_confirmed() -> None:
+    """Raise Unconfirmed when this person last proved to be there more than minutes ago."""
+    if by_token() or current_user.confirmed_at >= clock.now() - CONFIRMED_FOR:
+        return
+    if request.method == "GET" and not htmx.asked() and not request.path.endswith((".csv", ".xlsx", ".json")):
+        raise Unconfirmed(request.full_path.rstrip("?"))
+    seen = urlsplit(request.referrer or "")
+    here = htmx.current_path() if htmx.asked() else seen.path + (f"?{seen.query}" if seen.query else "")
+    raise Unconfirmed(local_path(here) or "/")
 
 
 def declared(endpoint: str) -> str | None:
@@ -110,11 +146,12 @@ class Person:
     is_active = True
     is_anonymous = False
 
-    def __init__(self, user: User, token: str, session_id: int = 0) -> None:
+    def __init__(self, user: User, token: str, session_id: int = 0, confirmed_at: int = 0) -> None:
         self.user = user
         self.token = token
         self.session_id = session_id
-        self.identity = Identity(user.email, user.role, user.id)
+        self.confirmed_at = confirmed_at
+        self.identity = Identity(user.email, user.role, user.id, via=f"session {session_id}")
 
     def get_id(self) -> str:
         return self.token
@@ -124,7 +161,7 @@ class Person:
 def _load(token: str) -> Person | None:
     with db.connection():
         found = people.session_of(token)
-    return Person(found.user, token, found.id) if found else None
+    return Person(found.user, token, found.id, found.confirmed_at) if found else None
 
 
 def identity() -> Identity | None:
@@ -189,7 +226,7 @@ def sign_in(user: User) -> None:
 def sign_out() -> None:
     """End this login session on the server and in the browser."""
     if current_user.is_authenticated:
-        people.end_session(current_user.token)
+        people.end_session(current_user.token, actor=current_user.identity.name)
     logout_user()
     session.clear()
     g.pop("identity", None)
@@ -224,6 +261,7 @@ def local_path(target: str | None) -> str | None:
 
 def guard() -> Response | None:
     """Refuse whatever was not declared, and whoever may not. Registered before the CSRF check."""
+    audit.origin.set(audit.Origin(address()))
     if request.endpoint is None:
         return None  # no such page; the error handlers answer
     needed = declared(request.endpoint)
@@ -241,6 +279,7 @@ def guard() -> Response | None:
         if by_token():
             abort(401)
         return _to_login()
+    audit.origin.set(audit.Origin(address(), who.via))
     if not who.can(needed):
         raise Refused(needed)
     if by_token() and area() and not who.reaches(area()):
@@ -309,4 +348,5 @@ def init_app(app: Flask) -> None:
     manager.init_app(app, add_context_processor=False)
     app.before_request(refuse_foreign_origin)
     app.before_request(guard)
+    app.teardown_request(lambda _error: audit.origin.set(audit.Origin()) and None)
     csrf.init_app(app)

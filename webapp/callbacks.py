@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 import peewee
 
+from webapp.limits import Limits
 from worker import channels, clock, db, delivery
 from worker.models import Channel
 from worker.providers.base import Provider, RawCallback
@@ -42,12 +43,14 @@ Wsgi = Callable[[Environ, StartResponse], Iterable[bytes]]
 class Answer(NamedTuple):
     status: str
     body: bytes = b""
+    wait: int = 0  # seconds to wait, told to whoever asks too often
 
 
 OK = Answer("200 OK")
 FORGED = Answer("403 Forbidden", b"the signature does not match")
 UNKNOWN = Answer("404 Not Found", b"there is no such address")
 WRONG_METHOD = Answer("405 Method Not Allowed")
+REFUSED = (FORGED, UNKNOWN, WRONG_METHOD)
 TOO_LARGE = Answer("413 Content Too Large")
 BUSY = Answer("503 Service Unavailable", b"try again")
 
@@ -125,8 +128,9 @@ class Store:
 class Callbacks:
     """A WSGI application that answers /hooks/… and hands everything else to the one inside."""
 
-    def __init__(self, settings: Settings, inside: Wsgi, headers: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, inside: Wsgi, headers: Mapping[str, str], limits: Limits) -> None:
         self._inside = inside
+        self._limits = limits
         self._headers = [*headers.items(), ("Cache-Control", "no-store")]
         self._store = Store()
         self._providers = channels.Providers(settings)
@@ -141,9 +145,18 @@ class Callbacks:
             answer = self._answer(path[len(PREFIX) :], environ)
         except peewee.OperationalError:
             answer = BUSY
+        if answer in REFUSED:
+            answer = self._counted(answer, environ)
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(answer.body)))]
+        if answer.wait:
+            headers.append(("Retry-After", str(answer.wait)))
         start_response(answer.status, headers + self._headers)
         return [answer.body]
+
+    def _counted(self, answer: Answer, environ: Environ) -> Answer:
+        """A refusal, or that there have been too many of them. What is genuine is never counted, nor kept out."""
+        wait = self._limits.take("refused callback", _address(environ, self._hops))
+        return Answer("429 Too Many Requests", b"too many refused requests", wait) if wait else answer
 
     def _answer(self, rest: str, environ: Environ) -> Answer:
         key, _slash, path = rest.partition("/")
@@ -189,9 +202,15 @@ def _headers(environ: Environ, more: frozenset[str], hops: int) -> Mapping[str, 
     given = {name: environ.get(f"HTTP_{name.upper().replace('-', '_')}") for name in (*HEADERS, *more)}
     given["content-type"] = environ.get("CONTENT_TYPE")
     if "remote-addr" in more:  # never a header that came in: who called, as the trusted proxies say
-        seen = environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if hops else []
-        given["remote-addr"] = seen[-hops].strip() if 0 < hops <= len(seen) else environ.get("REMOTE_ADDR")
+        given["remote-addr"] = _address(environ, hops)
     return {name: value for name, value in given.items() if value}
+
+
+def _address(environ: Environ, hops: int) -> str:
+    """Who called, as the trusted proxies say."""
+    seen = environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if hops else []
+    found = seen[-hops].strip() if 0 < hops <= len(seen) else environ.get("REMOTE_ADDR")
+    return str(found or "")
 
 
 def _body(environ: Environ) -> bytes | None:

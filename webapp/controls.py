@@ -53,6 +53,16 @@ def missing(broadcast: Broadcast) -> list[LazyString]:
     return [text for action, text in MISSING.items() if action not in there]
 
 
+SEND_AGAIN_FREELY = 100
+
+
+def is_large(broadcast: Broadcast, who: str, cause: str | None = None) -> bool:
+    """Whether sending again to these is a thing to confirm."""
+    if broadcast.state != "finished":
+        return False
+    return broadcasts.restart_numbers(broadcast, cause).get(who, 0) > SEND_AGAIN_FREELY
+
+
 def press(
     settings: Settings,
     broadcast: Broadcast,

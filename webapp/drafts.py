@@ -8,6 +8,7 @@ from typing import BinaryIO, cast
 from flask import Request
 from werkzeug.datastructures import FileStorage
 
+from webapp import limits
 from webapp.forms.broadcast import BroadcastForm
 from worker import broadcasts, recipients, tasks
 from worker.broadcasts import Invalid
@@ -121,6 +122,7 @@ def receive_all(settings: Settings, broadcast: Broadcast, request: Request, acto
 
 
 def _receive(settings: Settings, broadcast: Broadcast, given: FileStorage, actor: str) -> None:
+    limits.take("upload")
     stream = cast(BinaryIO, given.stream)
     file = recipients.receive(broadcast, stream, given.filename or "", settings.uploads, {}, actor)
     tasks.read_file(file.id)

@@ -8,13 +8,13 @@ import sqlite3
 from typing import NamedTuple
 
 import peewee
-from flask import Flask, Response, jsonify, make_response, render_template, request
+from flask import Flask, Response, jsonify, make_response, render_template, request, url_for
 from flask_babel import gettext as _
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
-from webapp import auth, htmx, words
-from worker import db
+from webapp import auth, filters, htmx, limits, words
+from worker import clock, db, people
 
 log = logging.getLogger("molva.web")
 
@@ -108,10 +108,28 @@ def on_refused(error: auth.Refused) -> Response:
     return answer(403, Sentence(needed, _("Ask an administrator if you need it")), "forbidden")
 
 
+def on_unconfirmed(error: auth.Unconfirmed) -> Response:
+    """Ask for the password or a code again, then go on from where the person was."""
+    if htmx.asked():
+        response = make_response("", 403)
+        response.headers["HX-Redirect"] = url_for("setup.confirm", next=error.back)
+        return response
+    return make_response(render_template("auth/confirm.html", back=error.back, problem=""), 403)
+
+
+def on_too_often(error: limits.TooOften | people.TooManyAttempts) -> Response:
+    wait = filters.duration(error.seconds * clock.SECOND)
+    text = Sentence(_("Too many attempts, wait %(t)s", t=wait), _("Wait a little and try again"))
+    response = answer(429, text)
+    response.headers["Retry-After"] = str(error.seconds)
+    return response
+
+
 def on_crash(error: Exception) -> Response:
     """Log the fault under an id, show the id, never the fault."""
     number = secrets.token_hex(4)
-    log.error("fault %s at %s %s", number, request.method, request.path, exc_info=error)
+    # The rule, not the path: an invitation's link is a secret.
+    log.error("fault %s at %s %s", number, request.method, request.url_rule or request.path, exc_info=error)
     text = Sentence(
         _("Server error, recorded as no. %(id)s", id=number),
         _("Try again; if it stays, tell your administrator the number"),
@@ -151,6 +169,9 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, on_http)
     app.register_error_handler(CSRFError, on_csrf)
     app.register_error_handler(auth.Refused, on_refused)
+    app.register_error_handler(auth.Unconfirmed, on_unconfirmed)
+    app.register_error_handler(limits.TooOften, on_too_often)
+    app.register_error_handler(people.TooManyAttempts, on_too_often)
     for kind in (peewee.PeeweeException, sqlite3.Error, OSError):
         app.register_error_handler(kind, on_storage)
     app.register_error_handler(Exception, on_crash)

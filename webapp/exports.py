@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from flask import Response, stream_with_context
 from flask_babel import gettext as _
 
-from webapp import filters, sentences, words
+from webapp import auth, filters, sentences, words
 from worker import audit, clock, db, optouts, recipients, reports, workbook
 from worker.models import Broadcast, RecipientFile, RejectedRow
 from worker.settings import Settings
@@ -26,33 +26,45 @@ Safe = Callable[[str], str]
 
 
 def report_csv(broadcast: Broadcast, chosen: reports.Filter, language: str) -> Response:
-    """Every chosen message with its original columns."""
+    """Every chosen message with its original columns.
+
+    Whoever may not see numbers gets them masked and no columns of the files, which may hold them in any form.
+    """
+    seen = _noted(broadcast, chosen)
 
     def batches() -> Iterator[Iterable[list[Any]]]:
         with db.connection():
             _, columns = reports.export_columns(broadcast, chosen)
-            yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns)]]
-            lines = _lines_of(ZoneInfo(broadcast.timezone), reports.safe_cell, int)
+            yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns if seen)]]
+            lines = _lines_of(ZoneInfo(broadcast.timezone), reports.safe_cell, int, seen)
             for name, messages, cells in reports.export(broadcast, chosen):
                 yield lines(reports.safe_cell(name), messages, cells)
 
-    return _csv(batches(), f"report-{broadcast.id}.csv", language)
+    return stream_csv(batches(), f"report-{broadcast.id}.csv", language)
 
 
 def report_xlsx(broadcast: Broadcast, chosen: reports.Filter) -> Response:
     """The same as a workbook."""
+    seen = _noted(broadcast, chosen)
 
     def batches() -> Iterator[Iterable[list[Any]]]:
-        lines = _lines_of(ZoneInfo(broadcast.timezone), str, workbook.Number)
+        lines = _lines_of(ZoneInfo(broadcast.timezone), str, workbook.Number, seen)
         for name, messages, cells in reports.export(broadcast, chosen):
             yield lines(name, messages, cells)
 
     def pieces() -> Iterator[bytes]:
         with db.connection():
             _, columns = reports.export_columns(broadcast, chosen)
-            yield from workbook.pieces([*reports.FIXED, *columns], batches(), numbers=2)
+            yield from workbook.pieces([*reports.FIXED, *(columns if seen else [])], batches(), numbers=2)
 
     return _file(pieces(), f"report-{broadcast.id}.xlsx", workbook.MIME)
+
+
+def _noted(broadcast: Broadcast, chosen: reports.Filter) -> bool:
+    """Whether whoever asks sees whole numbers and the columns of the files; the audit log knows of the export."""
+    seen = auth.me().can("sender")
+    audit.note(auth.me().name, "report.export", str(broadcast.id), run=chosen.run, masked=not seen)
+    return seen
 
 
 class _Causes(dict[tuple[str | None, str | None], str]):
@@ -74,19 +86,20 @@ class _Causes(dict[tuple[str | None, str | None], str]):
 
 
 def _lines_of(
-    zone: ZoneInfo, safe: Safe, whole: Callable[[int], Any]
+    zone: ZoneInfo, safe: Safe, whole: Callable[[int], Any], seen: bool
 ) -> Callable[[str, list[tuple[Any, ...]], list[reports.Cells]], list[list[Any]]]:
-    """How messages stand in the report. `safe` makes a text harmless, `whole` a number ready to be written."""
+    """How messages stand in the report. `safe` makes a text harmless, `whole` a number ready to be written;
+    `seen`: with the numbers of people and their own cells."""
     because, at = _Causes(safe), reports.Seconds(zone)
 
     def lines(name: str, messages: list[tuple[Any, ...]], cells: list[reports.Cells]) -> list[list[Any]]:
         return [
             [
-                phone,
+                phone if seen else filters.masked(phone),
                 status,
-                cause or "",
+                safe(cause) if cause else "",
                 because[cause, words],
-                safe(identity) if identity else "",
+                safe(identity) if identity and seen else "",  # that of WhatsApp holds the number
                 whole(run),
                 name,
                 whole(line),
@@ -94,7 +107,7 @@ def _lines_of(
                 at[delivered],
                 at[read],
                 at[lost],
-                *map(safe, own),
+                *(map(safe, own) if seen else ()),
             ]
             for (phone, status, cause, words, identity, run, line, sent, delivered, read, lost, _), own in zip(
                 messages, cells, strict=True
@@ -106,6 +119,7 @@ def _lines_of(
 
 def errors_csv(file: RecipientFile, language: str) -> Response:
     """Every rejected row with its reason."""
+    audit.note(auth.me().name, "file.errors", str(file.id), broadcast=file.broadcast_id)
 
     def line(row: RejectedRow) -> list[str]:
         reason = sentences.row_reason(row.code, row.line, row.value, row.column, row.other)
@@ -119,7 +133,7 @@ def errors_csv(file: RecipientFile, language: str) -> Response:
             while batch := list(itertools.islice(rows, 500)):
                 yield map(line, batch)
 
-    return _csv(batches(), f"errors-{file.id}.csv", language)
+    return stream_csv(batches(), f"errors-{file.id}.csv", language)
 
 
 def optouts_csv(settings: Settings, language: str, actor: str) -> Response:
@@ -147,7 +161,7 @@ def optouts_csv(settings: Settings, language: str, actor: str) -> Response:
                 for _id, phone, scope, reason, source, channel_id, since in rows
             ]
 
-    return _csv(batches(), "optouts.csv", language)
+    return stream_csv(batches(), "optouts.csv", language)
 
 
 def sample_csv(columns: list[str], language: str) -> Response:
@@ -160,7 +174,7 @@ def csv_file(data: bytes, name: str) -> Response:
     return Response(data, mimetype="text/csv", headers={"Content-Disposition": f"attachment; filename={name}"})
 
 
-def _csv(batches: Iterator[Iterable[list[Any]]], name: str, language: str) -> Response:
+def stream_csv(batches: Iterator[Iterable[list[Any]]], name: str, language: str) -> Response:
     return _file(reports.csv_lines(batches, delimiter(language)), name, "text/csv")
 
 

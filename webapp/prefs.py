@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from flask import Response, current_app, request
+from flask_babel import LazyString
 
 from webapp import auth
-from webapp.words import LANGUAGES, MENU, THEMES, MenuItem
+from webapp.words import LANGUAGES, MENU, SETTINGS_MENU, THEMES, MenuItem
 
 LANGUAGE, THEME, SHORTCUTS = "molva_language", "molva_theme", "molva_shortcuts"
 YEAR = 365 * 24 * 3600
@@ -44,6 +45,26 @@ def remember(response: Response, name: str, value: str) -> Response:
 
 def menu() -> list[MenuItem]:
     """The menu entries that exist and that this person may see."""
+    return _seen(MENU)
+
+
+def settings_menu() -> list[tuple[LazyString, str, bool, None]]:
+    """The pages around the settings: (label, address, is this one, no count)."""
+    items = _seen(SETTINGS_MENU)
+    here = max((item.path for item in items if _stands_at(item.path)), key=len, default="")
+    return [(item.label, item.path, item.path == here, None) for item in items]
+
+
+def in_settings() -> bool:
+    """Whether this page belongs to the settings, whatever its address begins with."""
+    return any(_stands_at(item.path) for item in SETTINGS_MENU)
+
+
+def _stands_at(path: str) -> bool:
+    return request.path == path or request.path.startswith(path + "/")
+
+
+def _seen(items: tuple[MenuItem, ...]) -> list[MenuItem]:
     who = auth.identity()
     paths = current_app.extensions["molva"].paths
-    return [item for item in MENU if who and item.path in paths and who.can(item.role)]
+    return [item for item in items if who and item.path in paths and who.can(item.role)]

@@ -9,7 +9,7 @@ from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 
 from webapp import filters, words
-from worker import causes, clock
+from worker import causes, clock, logs
 from worker.broadcasts import MISS_AFTER, NotAllowed, Problem
 from worker.channels import InUse
 from worker.reports import Event
@@ -121,6 +121,13 @@ def problem(found: Problem) -> str:
         "word_means_other": _("“%(v)s” means something else already: see the list of words", **facts),
         "host_only": _("Enter the name or address alone, without http:// and port"),
         "sender_long": _("A sender name has Latin letters and digits, 11 at most; a number has digits only"),
+        "approval_needed": _(
+            "Recipients: %(n)s, more than %(max)s, so a second person has to approve it first",
+            n=_figure(facts.get("n", 0)),
+            max=_figure(facts["max"]),
+        ),
+        "approval_own": _("You made the last change yourself: somebody else has to approve it"),
+        "texts_gone": _("Its texts and rows have been removed after their time, so it cannot be sent again"),
         "channel_off": _("The channel is out of use. Check its connection and switch it on"),
         "phone_not_mobile": _("SMS cannot be sent to a fixed-line number"),
         "phone_opted_out": _("The number is on the stop list, so nothing is sent to it"),
@@ -223,7 +230,7 @@ def cause(code: str | None, detail: str | None = None) -> dict[str, str] | None:
         return None
     found = causes.cause(code)
     text, advice = words.CAUSES[found.key]
-    shown = str(text) % {"text": detail or code}
+    shown = str(text) % {"text": logs.masked(detail or code)}
     return {"code": code, "text": shown, "who": str(words.WHO[found.who]), "advice": str(advice)}
 
 
@@ -244,6 +251,8 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
         return str(_("Stopped: %(user)s", user=facts.get("by", "")))
     if code == "missed":
         return str(_("Stopped: the server was down at the start time"))
+    if code == "approval":
+        return str(_("Stopped: a second person has to approve what has changed"))
     if code == "restored":
         when = filters.when(facts.get("at"))
         return str(_("Stopped: data restored from a backup of %(d)s. Later messages may have left", d=when))

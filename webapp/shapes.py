@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from webapp import figures, sentences, sheet, words
+from webapp import auth, figures, filters, sentences, sheet, words
 from worker import (
     broadcasts,
     channel_health,
@@ -135,6 +135,7 @@ def template(row: MessageTemplate) -> dict[str, Any]:
 
 
 def file(row: RecipientFile, errors: bool = True) -> dict[str, Any]:
+    whole = auth.me().can("sender")  # rows of the file may hold numbers in any form
     shape: dict[str, Any] = {
         "id": row.id,
         "role": row.role,
@@ -149,8 +150,8 @@ def file(row: RecipientFile, errors: bool = True) -> dict[str, Any]:
         "phone_column": row.phone_column,
         "columns": row.columns,
         "unused": row.unused,
-        "repairs": row.repairs,
-        "sample": row.sample,
+        "repairs": row.repairs if whole else {},
+        "sample": row.sample if whole else [],
         "code": row.code,
         "message": sentences.file_code(row.code, row.detail) if row.code else None,
         "progress": round(min(1.0, row.done / row.size), 3) if row.size else 1.0,
@@ -163,8 +164,8 @@ def file(row: RecipientFile, errors: bool = True) -> dict[str, Any]:
                 "line": e.line,
                 "column": e.column,
                 "code": e.code,
-                "value": e.value,
-                "message": sentences.row_reason(e.code, e.line, e.value, e.column, e.other),
+                "value": e.value if whole else None,
+                "message": sentences.row_reason(e.code, e.line, e.value if whole else "•••", e.column, e.other),
             }
             for e in recipients.errors(row.id, 0, SHOWN_ERRORS)
         ]
@@ -208,6 +209,7 @@ def broadcast(row: Broadcast, run: int | None = -1) -> dict[str, Any]:
         "eta": clock.iso(broadcasts.eta(row, numbers)),
         "counters": numbers,
         "files": [file(f, False) for f in broadcasts.live_files(row)],
+        "approval": _approval(row),
         "completed": broadcasts.is_completed(row, numbers, begun.finished_at if begun else None),
         "allowed_actions": allowed(row.state),
         "created_at": clock.iso(row.created_at),
@@ -215,13 +217,24 @@ def broadcast(row: Broadcast, run: int | None = -1) -> dict[str, Any]:
     }
 
 
+def _approval(row: Broadcast) -> dict[str, Any] | None:
+    """None while the team wants no second person."""
+    found = broadcasts.approval(row)
+    return found and {"needed": found.waits, "by": row.approved_by, "at": clock.iso(row.approved_at)}
+
+
+def phone(number: str) -> str:
+    """A number as whoever asks may see it."""
+    return number if auth.me().can("sender") else filters.masked(number)
+
+
 def message(row: reports.Row) -> dict[str, Any]:
     return {
         "id": row.id,
-        "phone": row.phone,
+        "phone": phone(row.phone),
         "status": row.status,
         "cause": sentences.cause(row.cause, row.cause_text),
-        "provider_id": row.provider_id,
+        "provider_id": row.provider_id if auth.me().can("sender") else None,  # that of WhatsApp holds the number
         "line": row.line,
         "file_id": row.file_id,
         "run": row.run,

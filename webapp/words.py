@@ -44,6 +44,14 @@ MENU = (
     MenuItem(_l("Settings"), "/settings", "settings"),
 )
 
+# The pages around the settings; shown as MENU is.
+SETTINGS_MENU = (
+    MenuItem(_l("My settings"), "/settings", "settings"),
+    MenuItem(_l("People"), "/people", "user", "admin"),
+    MenuItem(_l("Audit log"), "/audit", "report", "admin"),
+    MenuItem(_l("Privacy"), "/privacy", "eye", "admin"),
+)
+
 BROADCAST_STATES: dict[str, Word] = {
     "draft": Word(_l("Draft"), "draft", "quiet"),
     "scheduled": Word(_l("Scheduled"), "clock", "info"),
@@ -336,6 +344,195 @@ WEBHOOK_FAILURES: dict[str, LazyString] = {
     "http_410": _l("It answered 410: the address is gone for good"),
 }
 EXPIRED = Word(_l("Expired"), "clock", "warn")
+
+PERSON_STATES: dict[str, Word] = {
+    "on": Word(_l("may sign in"), "check", "good"),
+    "off": Word(_l("shut out"), "cross", "quiet"),
+}
+
+ROLE_HINTS: dict[str, LazyString] = {
+    "admin": _l("Everything: channels, people, settings"),
+    "sender": _l("Broadcasts, replies and the stop list"),
+    "viewer": _l("Reports with hidden numbers"),
+}
+
+# The audit log: actions by their beginning, for choosing; and each of them in words.
+AUDIT_GROUPS: dict[str, LazyString] = {
+    "log": _l("Signing in and out"),
+    "broadcast.": _l("Broadcasts"),
+    "file.": _l("Files"),
+    "report.": _l("Exports"),
+    "number.": _l("Looks at a full number"),
+    "message.": _l("Messages"),
+    "channel.": _l("Channels"),
+    "user.": _l("People"),
+    "second_step.": _l("Second step"),
+    "optout.": _l("Stop list"),
+    "conversation.": _l("Inbox"),
+    "quick_answer.": _l("Quick answers"),
+    "token.": _l("API tokens"),
+    "webhook.": _l("Webhooks"),
+    "settings.": _l("Settings"),
+    "privacy.": _l("Privacy"),
+}
+AUDIT_ACTIONS: dict[str, LazyString] = {
+    "login": _l("Signed in"),
+    "login.failed": _l("Wrong password"),
+    "login.end": _l("A browser was signed out"),
+    "login.end_all": _l("All browsers were signed out"),
+    "logout": _l("Signed out"),
+    "confirm.failed": _l("Wrong password at a confirmation"),
+    "second_step.on": _l("Second step switched on"),
+    "second_step.off": _l("Second step switched off"),
+    "second_step.codes": _l("New recovery codes"),
+    "second_step.failed": _l("Wrong code"),
+    "second_step.recovery": _l("Signed in with a recovery code"),
+    "user.add": _l("Person added"),
+    "user.invite": _l("Person invited"),
+    "user.uninvite": _l("Invitation withdrawn"),
+    "user.join": _l("Invitation accepted"),
+    "user.password": _l("Password changed"),
+    "user.role": _l("Role changed"),
+    "user.off": _l("Person shut out"),
+    "user.on": _l("Person let in again"),
+    "token.create": _l("API token made"),
+    "token.revoke": _l("API token revoked"),
+    "settings.approval": _l("Rule of four eyes changed"),
+    "settings.retention": _l("Timers changed"),
+    "broadcast.create": _l("Broadcast created"),
+    "broadcast.update": _l("Broadcast changed"),
+    "broadcast.approve": _l("Broadcast approved"),
+    "broadcast.schedule": _l("Broadcast scheduled"),
+    "broadcast.start": _l("Broadcast started"),
+    "broadcast.stop": _l("Broadcast stopped"),
+    "broadcast.resume": _l("Broadcast resumed"),
+    "broadcast.clear": _l("Broadcast cleared"),
+    "broadcast.restart": _l("Broadcast restarted"),
+    "broadcast.delete": _l("Broadcast deleted"),
+    "broadcast.test": _l("Test sent"),
+    "broadcast.by_sms": _l("SMS drafted for those not reached"),
+    "broadcast.stop_list": _l("People of a report put on the stop list"),
+    "conversation.answer": _l("Answer sent"),
+    "conversation.assign": _l("Conversation assigned"),
+    "conversation.close": _l("Conversation closed"),
+    "conversation.open": _l("Conversation opened again"),
+    "quick_answer.save": _l("Quick answer saved"),
+    "quick_answer.delete": _l("Quick answer deleted"),
+    "optout.add": _l("Numbers put on the stop list"),
+    "optout.remove": _l("Number taken off the stop list"),
+    "optout.export": _l("Stop list downloaded"),
+    "optout.words": _l("Stop words changed"),
+    "optout.confirmation": _l("Confirmation of the stop list changed"),
+    "file.upload": _l("File uploaded"),
+    "file.check": _l("File read another way"),
+    "file.remove": _l("File deleted"),
+    "file.errors": _l("Rejected rows downloaded"),
+    "report.export": _l("Report downloaded"),
+    "audit.export": _l("Audit log downloaded"),
+    "number.view": _l("Full number looked at"),
+    "message.sent": _l("Message counted as sent"),
+    "message.resend": _l("Message sent again"),
+    "channel.create": _l("Channel added"),
+    "channel.edit": _l("Channel changed"),
+    "channel.delete": _l("Channel deleted"),
+    "channel.on": _l("Channel switched on"),
+    "channel.off": _l("Channel switched off"),
+    "channel.register": _l("Callbacks registered at the provider"),
+    "channel.media": _l("File handed to the provider"),
+    "webhook.add": _l("Webhook added"),
+    "webhook.change": _l("Webhook changed"),
+    "webhook.delete": _l("Webhook deleted"),
+    "privacy.find": _l("Person searched for"),
+    "privacy.export": _l("Data of a person downloaded"),
+    "privacy.erase": _l("Person erased"),
+    "data.restore": _l("Data restored from a backup"),
+}
+
+
+# What each table keeps, for the page that says so.
+STORED: dict[str, LazyString] = {
+    "message": _l("Messages: number, row of the file, status, times, the provider’s id"),
+    "recipient_file": _l("Uploaded files: name, columns, first rows; the file itself on the disk"),
+    "stored_file": _l("Uploaded and attached files, where several hosts share a database"),
+    "rejected_row": _l("Rows of files that got no message, and why"),
+    "attempt": _l("Tries that did not simply succeed, with the provider’s words"),
+    "delivery_report": _l("Delivery reports of the providers"),
+    "part": _l("Parts of long messages"),
+    "callback": _l("Callbacks of the providers as they came"),
+    "inbound": _l("Replies: number, name, text"),
+    "inbound_part": _l("Parts of long replies that wait for the others"),
+    "conversation": _l("Conversations: number, name, last text"),
+    "attachment": _l("Files that people sent; the file itself on the disk"),
+    "direct": _l("Single messages: answers, tests, confirmations"),
+    "opt_out": _l("The stop list"),
+    "opt_out_event": _l("Proof of the stop list: who, when, by what words"),
+    "marketing_choice": _l("What people said at the provider about marketing"),
+    "broadcast": _l("Broadcasts: name, text, settings"),
+    "audit": _l("The audit log; no whole numbers"),
+    "user_account": _l("People who sign in: e-mail, hash of the password, sealed second step, own test numbers"),
+    "login_session": _l("Who is signed in: address, browser, time"),
+    "login_attempt": _l("Wrong passwords, for the delay"),
+    "recovery_code": _l("Recovery codes, as hashes"),
+    "invitation": _l("Invitations: e-mail, role, hash of the link"),
+    "api_token": _l("API tokens, as hashes"),
+    "channel": _l("Channels: settings, sealed credentials"),
+    "message_template": _l("Approved templates of the providers"),
+    "media": _l("Files for templates that the provider keeps"),
+    "quick_answer": _l("Texts that operators send often"),
+    "run": _l("Runs of the broadcasts"),
+    "counter": _l("Totals by status"),
+    "departure": _l("How many messages left in each minute"),
+    "snapshot": _l("Counted facts of reports"),
+    "overlap": _l("How many of a queue got other broadcasts lately, counted for the sheet before the start"),
+    "removal": _l("What was removed: how many of what, never whose"),
+    "repeat_answer": _l("Answers of the API for calls that are repeated, for a day"),
+    "webhook": _l("Webhooks: address, sealed secret, where they stand"),
+    "webhook_delivery": _l("Log of the webhooks, for a week; no contents"),
+    "event": _l("What happened to broadcasts, for the webhooks, for a week"),
+    "latency": _l("How fast the providers answered, as numbers"),
+    "setting": _l("Settings of the installation"),
+    "worker": _l("Processes that send"),
+    "files": _l("Uploaded files that hold the number"),
+}
+TIMERS: dict[str, tuple[LazyString, LazyString]] = {
+    "texts": (
+        _l("Texts and rows of broadcasts"),
+        _l("After the last message of a broadcast. It cannot be sent again then."),
+    ),
+    "files": (_l("Uploaded files"), _l("After the check; their messages stay. Files of drafts are kept.")),
+    "callbacks": (_l("Raw callbacks"), _l("After they were applied.")),
+    "numbers": (
+        _l("Numbers of broadcasts"),
+        _l("After the last message a hash stands in their place; texts and rows go with them."),
+    ),
+    "inbox": (_l("Conversations"), _l("After the last word in them, with files and answers.")),
+    "audit": (_l("Audit log"), _l("At least 366: the database itself keeps a year.")),
+}
+REMOVED: dict[str, LazyString] = {
+    "rows": _l("rows"),
+    "texts": _l("texts"),
+    "rejected_rows": _l("rejected rows"),
+    "numbers": _l("numbers made unreadable"),
+    "files": _l("uploaded files"),
+    "replies": _l("replies"),
+    "answers": _l("answers"),
+    "conversations": _l("conversations"),
+    "attachments": _l("files that people sent"),
+    "audit_lines": _l("lines of the audit log"),
+    "messages": _l("messages made anonymous"),
+    "cancelled": _l("messages taken out of the queue"),
+    "callbacks": _l("raw callbacks"),
+    "repeat_answers": _l("kept answers of the API"),
+    "stop_list_kept_as_hash": _l("entries of the stop list kept as a hash"),
+    "test_phones": _l("own test numbers"),
+    "emulator_lines": _l("places in the log of the sandbox"),
+}
+
+
+def audit_action(action: str) -> LazyString | str:
+    """An action of the audit log in words; one that has none as it is stored."""
+    return AUDIT_ACTIONS.get(action, action)
+
 
 LANGUAGES: dict[str, str] = {"ru": "Русский", "en": "English"}
 

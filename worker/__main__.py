@@ -24,6 +24,7 @@ from worker import (
     migrations,
     recipients,
     repeats,
+    retention,
     settings,
     tasks,
     webhooks,
@@ -42,7 +43,7 @@ ASK_AGAIN = 600.0
 CHECK_EVERY = 3_600.0
 CLOCK_MAX = 2 * clock.SECOND  # leases and the rate of several machines need one time
 CLOCK = "This machine's clock is %+.1f s off that of the database's machine: let both follow one time server"
-CALLBACK_LIFE = 7 * 24 * clock.HOUR
+RETAIN_EVERY = 3_600.0
 
 
 class WorkerProcess:
@@ -72,9 +73,11 @@ class WorkerProcess:
                 *((f"attachments {n}", self._attachments, TICK) for n in (1, 2)),  # one may be slow
                 ("counters", self._check_counters, TICK),
                 ("webhooks", self.courier.step, TICK),
+                ("retention", self._retain, TICK),
             )
         ]
         self._recovered = self._checked = clock.monotonic()
+        self._retained = clock.monotonic() - RETAIN_EVERY
         self._join_at = 0.0
         self._asked: dict[int, tuple[float, float]] = {}  # channel → when to ask again, the pause after that
 
@@ -162,7 +165,7 @@ class WorkerProcess:
             counters.check(clock.now() - counters.DAY)
 
     def _forget(self) -> None:
-        """Raw callbacks live for a week after they were applied, reports of unknown messages for 72 hours."""
+        """Raw callbacks live for days after they were applied, reports of unknown messages for 72 hours."""
         delivery.forget_orphans()
         delivery.join_late_parts()
         delivery.forget_parts()
@@ -171,8 +174,15 @@ class WorkerProcess:
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",
-                [clock.now() - CALLBACK_LIFE],
+                [clock.now() - retention.callback_days() * retention.DAY],
             )
+
+    def _retain(self) -> None:
+        """What has had its time, once an hour; freed pages are wiped when nothing is being sent."""
+        if clock.monotonic() - self._retained > RETAIN_EVERY:
+            self._retained = clock.monotonic()
+            retention.run(self.settings, lambda: not self.stopping.is_set())
+        retention.vacuum()
 
     def _callbacks(self) -> None:
         while delivery.apply_waiting(self.providers) and not self.stopping.is_set():

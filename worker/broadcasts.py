@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import audit, canary, channels, clock, counters, db, events, rendering, sieve
+from worker import approvals, audit, canary, channels, clock, counters, db, events, rendering, sieve
 from worker.forecast import forecast
 from worker.models import PROBLEM, Broadcast, Channel, RecipientFile, Run
 from worker.problems import Invalid as Invalid
@@ -70,7 +70,9 @@ def create(
     columns = _cleaned(settings, values, None, complete)
     now = clock.now()
     with db.write():
-        broadcast = Broadcast.create(**columns, created_by=actor, created_at=now, updated_at=now, form_token=form_token)
+        broadcast = Broadcast.create(
+            **columns, created_by=actor, changed_by=actor, created_at=now, updated_at=now, form_token=form_token
+        )
         audit.record(actor, "broadcast.create", str(broadcast.id))
     return Broadcast.get_by_id(broadcast.id)
 
@@ -107,6 +109,8 @@ def update(
             ).where((Broadcast.id == broadcast.id) & (Broadcast.state == broadcast.state))
             if same_state.execute() != 1:
                 raise NotAllowed("update", Broadcast.get_by_id(broadcast.id))
+            if content:
+                approvals.withdraw(broadcast.id, actor)
             audit.record(actor, "broadcast.update", str(broadcast.id), fields=sorted(changed))
     if changed & {"quiet_from", "quiet_to", "timezone"}:
         sieve.wake(broadcast.id, broadcast.run)
@@ -405,6 +409,40 @@ def instant(value: int | str, zone: str) -> int:
     return clock.of_local(moment, ZoneInfo(zone))
 
 
+def people_changed(broadcast_id: int, actor: str) -> None:
+    """A file came, went or is read anew, inside the caller's transaction: an approval is void.
+
+    Where the team wants two persons, a running broadcast stops with it: the rows of a file would leave at once.
+    """
+    approvals.withdraw(broadcast_id, actor)
+    if approvals.above() is not None:
+        stop_by_itself(broadcast_id, "approval")
+
+
+def of_run(broadcast: Broadcast) -> int:
+    """How many people the current run is for."""
+    numbers = count(broadcast, broadcast.run)
+    return numbers["total"] - numbers["cancelled"]
+
+
+class Approval(NamedTuple):
+    """Whether a second person has to approve what Start, Resume or Restart would send, and to how many."""
+
+    waits: bool
+    people: int
+    above: int
+
+
+def approval(broadcast: Broadcast) -> Approval | None:
+    """None while the team wants no second person, and while there is nothing to start."""
+    limit = approvals.above()
+    if limit is None or broadcast.state == "running":
+        return None
+    ready = [file.accepted for file in live_files(broadcast) if file.state == "ready"]
+    people = sum(ready) if broadcast.state == "finished" else of_run(broadcast)
+    return Approval(approvals.is_missing(broadcast, people), people, limit)
+
+
 # --- content ----------------------------------------------------------------------------------------
 
 
@@ -643,12 +681,23 @@ def start(
         )
     chosen = {} if first is None else {"canary": min(first, canary.MAX + 1) or None}
     with db.write():
+        _require_approval(broadcast)
         _take(broadcast, action, actor, **(_going_on(broadcast.id) | chosen))
         if first is not None:
             canary.choose(broadcast.id, broadcast.run, first, pick)
         if action == "start":
             _begin(broadcast.id)
     return Broadcast.get_by_id(broadcast.id)
+
+
+def _require_approval(broadcast: Broadcast) -> None:
+    """Raise Invalid, inside the transaction that lets the current run go, while a second person has to approve it."""
+    if approvals.above() is None:
+        return
+    fresh = Broadcast.get_by_id(broadcast.id)
+    if any(file.state == "checking" for file in live_files(fresh)):
+        raise Invalid({"file_checking": Problem("file_checking")})
+    approvals.require(fresh, of_run(fresh), fresh.run)
 
 
 def _going_on(broadcast_id: int) -> dict[str, Any]:
@@ -719,6 +768,7 @@ def stop_all(channel_id: int, cause: str, detail: str = "") -> None:
 def resume(broadcast: Broadcast, actor: str) -> Broadcast:
     """Go on with what is queued; nothing is repeated. After a canary these are all the others. Raises NotAllowed."""
     with db.write():
+        _require_approval(broadcast)
         _take(broadcast, "resume", actor, **_going_on(broadcast.id))
         begin_run(broadcast.id, broadcast.run)
     return Broadcast.get_by_id(broadcast.id)
@@ -732,6 +782,7 @@ def clear(broadcast: Broadcast, actor: str) -> Broadcast:
     """
     with db.write():
         _take(broadcast, "clear", actor, send_at=None, canary=None, **_NO_STOP)
+        approvals.withdraw(broadcast.id, actor)
         RecipientFile.update(removed_at=clock.now(), removed_how="clear").where(
             (RecipientFile.broadcast == broadcast.id)
             & (RecipientFile.removed_at.is_null() | (RecipientFile.removed_how == "keep"))
@@ -789,10 +840,14 @@ def restart(broadcast: Broadcast, who: str, actor: str, cause: str | None = None
         raise Invalid({"channel_id": Problem("channel_deleted")})
     if any(file.state == "checking" for file in live_files(broadcast)):
         raise Invalid({"file_checking": Problem("file_checking")})
-    if restart_numbers(broadcast, cause)[who] == 0:
+    people = restart_numbers(broadcast, cause)[who]
+    if people == 0:
         raise Invalid({"who": Problem("no_recipients")})
+    if broadcast.texts_gone_at is not None:
+        raise Invalid({"broadcast": Problem("texts_gone")})
     number = broadcast.run + 1
     with db.write():
+        approvals.require(Broadcast.get_by_id(broadcast.id), people, number)
         _take(broadcast, "restart", actor, run=number, send_at=None, canary=None, **_NO_STOP)
         begin_run(broadcast.id, number, who, copied=False, cause=cause)
     return Broadcast.get_by_id(broadcast.id)
@@ -806,6 +861,9 @@ def restart_numbers(broadcast: Broadcast, cause: str | None = None) -> dict[str,
     for who, statuses in AGAIN.items():
         numbers[who] = sum(_latest_count(broadcast, file, statuses, cause) for file in live if file.run)
     return numbers
+
+
+_A_NUMBER = " AND m.phone NOT LIKE '#%'"  # not the hash of somebody who was erased
 
 
 def _latest_count(
@@ -830,7 +888,7 @@ def latest(
     )
     sql = (
         f"FROM message m WHERE m.broadcast_id = ? AND m.run IN ({', '.join(map(str, runs)) or 0})"
-        f" AND m.{PROBLEM} AND m.status IN {sql_list(statuses)} AND m.file_id = ?"
+        f" AND m.{PROBLEM} AND m.status IN {sql_list(statuses)} AND m.file_id = ?{_A_NUMBER}"
     )
     sql += f" AND NOT ({later})" if later else ""
     sql += " AND m.cause = ?" if cause else ""
@@ -893,7 +951,7 @@ def _adopt(broadcast: Broadcast, file: RecipientFile, step: int) -> None:
 def _copy_file(broadcast: Broadcast, file: RecipientFile, who: str, cause: str | None, step: int) -> None:
     """Copy one file's rows into the current run as queued, in the order of their lines."""
     if who == "everyone":
-        source, parameters = "FROM message m WHERE m.file_id = ? AND m.run = ?", [file.id, file.run]
+        source, parameters = f"FROM message m WHERE m.file_id = ? AND m.run = ?{_A_NUMBER}", [file.id, file.run]
     else:
         before = Broadcast(id=broadcast.id, run=broadcast.run - 1)  # without the current run, which is being made
         source, parameters = latest(before, file, AGAIN[who], cause)
@@ -938,6 +996,8 @@ def start_due() -> list[int]:
                     stop_detail={"at": broadcast.send_at},
                     stopped_at=now,
                 )
+            elif approvals.is_missing(Broadcast.get_by_id(broadcast.id), of_run(broadcast), broadcast.run):
+                advance(broadcast.id, "miss", stop_reason="approval", stopped_at=now)
             elif advance(broadcast.id, "start", **_NO_STOP):
                 _begin(broadcast.id)
                 channels.renew(broadcast.channel_id)

@@ -87,7 +87,7 @@ MEANINGS: dict[str, tuple[str, bool, str]] = {
     "sender_not_registered": (YOU, True, "sms_bad_sender 21606 21603 21660 smpp_0x0a smpp_0x48 smpp_0x49"),
     "wrong_address": (YOU, True, "http_3xx"),
     "address_forbidden": (YOU, True, "address_forbidden"),
-    "settings_invalid": (YOU, True, "settings_invalid smpp_0x53"),
+    "settings_invalid": (YOU, True, "settings_invalid credentials_locked smpp_0x53"),
     "channel_off": (YOU, True, "channel_off"),
     "channel_deleted": (YOU, True, "channel_deleted"),
     # the line and the provider

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import peewee
 
-from worker import audit, channel_settings, clock, db, vault
+from worker import audit, channel_settings, clock, db, hashes, second_step, vault
 from worker.channel_settings import GENERATED
-from worker.models import Broadcast, Callback, Channel, Conversation, DeliveryReport, Inbound, MessageTemplate
+from worker.models import Broadcast, Callback, Channel, Conversation, DeliveryReport, Inbound, MessageTemplate, User
 from worker.problems import Invalid, Problem
 from worker.providers import PROVIDERS
 from worker.providers.base import CallbackAddresses, Finding, Provider, SendError
@@ -356,7 +356,23 @@ def reseal(settings: Settings) -> tuple[int, list[str]]:
                 continue
             Channel.update(secrets=vault.seal(settings, hidden)).where(Channel.id == channel.id).execute()
             done += 1
+        locked += _reseal_others(settings)
     return done, locked
+
+
+def _reseal_others(settings: Settings) -> list[str]:
+    """The second steps of people, and the key of the number hashes; those people whose secret no key opens."""
+    locked = []
+    for user in User.select().where(User.totp.is_null(False)):
+        try:
+            User.update(totp=second_step.sealed_anew(settings, bytes(user.totp or b""))).where(
+                User.id == user.id
+            ).execute()
+        except vault.VaultError:
+            locked.append(user.email)
+    with contextlib.suppress(vault.VaultError):  # numbers are then hashed with a key that nobody can read
+        hashes.reseal(settings)
+    return locked
 
 
 def ensure_sandbox(settings: Settings) -> list[Channel]:

@@ -254,6 +254,27 @@ def prepare() -> None:
     _chosen.prepare()
 
 
+def wipe() -> None:
+    """Write the database anew without the pages that were freed, and empty its log. Writers wait meanwhile."""
+    with _write_lock, connection():
+        execute("VACUUM")
+        if not is_shared():
+            execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@contextmanager
+def erasing() -> Iterator[None]:
+    """While the block runs, what this connection removes is overwritten at once, where the database can do that."""
+    if is_shared():
+        yield
+        return
+    execute("PRAGMA secure_delete = ON")
+    try:
+        yield
+    finally:
+        execute("PRAGMA secure_delete = OFF")
+
+
 class Trouble(enum.Enum):
     """Why the storage did not do what it was asked."""
 

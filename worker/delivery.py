@@ -11,7 +11,21 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from worker import audit, broadcasts, causes, channels, clock, counters, db, events, inbox, optouts, proofs, vault
+from worker import (
+    audit,
+    broadcasts,
+    causes,
+    channels,
+    clock,
+    counters,
+    db,
+    events,
+    hashes,
+    inbox,
+    optouts,
+    proofs,
+    vault,
+)
 from worker.locks import is_alive, place
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
@@ -804,10 +818,12 @@ def resolve(message_id: int, how: str, actor: str) -> bool:
     """
     action = {"sent": "accept", "resend": "resend"}[how]
     with db.write():
-        found = db.rows("SELECT broadcast_id, run, file_id, status FROM message WHERE id = ?", [message_id])
+        found = db.rows("SELECT broadcast_id, run, file_id, status, phone FROM message WHERE id = ?", [message_id])
         if not found or found[0][3] != "uncertain":
             return False
-        broadcast_id, run, file_id, status = found[0]
+        broadcast_id, run, file_id, status, phone = found[0]
+        if how == "resend" and phone.startswith(hashes.MARK):
+            return False
         file = RecipientFile.get_by_id(file_id)
         if how == "resend" and not _reopen(broadcast_id, run, file):
             return False

@@ -200,8 +200,9 @@ def read(conversation: Conversation, seen: int | None = None) -> None:
     """Somebody has read it, up to the person's message with the id `seen`; None: all of it."""
     with db.write():
         db.execute(
-            "UPDATE conversation SET unread = (SELECT COUNT(*) FROM inbound WHERE conversation_id = conversation.id"
-            " AND id > ? AND kind <> ?) WHERE id = ? AND unread > 0",
+            # A page that is an hour old makes nothing unread again.
+            "UPDATE conversation SET unread = MIN(unread, (SELECT COUNT(*) FROM inbound"
+            " WHERE conversation_id = conversation.id AND id > ? AND kind <> ?)) WHERE id = ? AND unread > 0",
             [2**62 if seen is None else seen, REACTION, conversation.id],
         )
 

@@ -58,6 +58,8 @@ class User(Table):
     active = BooleanField(default=True)
     created_at = BigIntegerField()
     test_phones = JSONField(null=True)  # one's own numbers, E.164, the latest first
+    totp = BlobField(null=True)  # the sealed secret of the second step of signing in; None: there is none
+    totp_step = BigIntegerField(null=True)  # the last half minute whose code was used
 
     class Meta:
         table_name = "user_account"  # "user" is a reserved word in PostgreSQL
@@ -72,6 +74,25 @@ class LoginSession(Table):
     last_at = BigIntegerField()
     address = CharField(default="")
     agent = CharField(default="")
+    confirmed_at = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # when the person last proved to be there
+
+
+class RecoveryCode(Table):
+    """One of the codes that open the door once when the phone is lost."""
+
+    user = ForeignKeyField(User, on_delete="CASCADE")
+    code_hash = CharField()
+
+
+class Invitation(Table):
+    """A person who may come in by a link that works once; the table keeps only its hash."""
+
+    token_hash = CharField(unique=True)
+    email = CharField(unique=True)
+    role = CharField()
+    made_by = CharField()
+    created_at = BigIntegerField()
+    expires_at = BigIntegerField()
 
 
 class LoginAttempt(Table):
@@ -96,13 +117,18 @@ class ApiToken(Table):
 
 
 class Audit(Table):
-    """Who did what; only ever appended to."""
+    """Who did what, from where; only ever appended to, which the database itself holds."""
 
-    at = BigIntegerField()
+    at = BigIntegerField(index=True)
     actor = CharField()
     action = CharField()
     subject = CharField(default="")
     detail = JSONField(null=True)
+    address = CharField(default="", constraints=[SQL("DEFAULT ''")])
+    via = CharField(default="", constraints=[SQL("DEFAULT ''")])  # the login session or the API token
+
+    class Meta:
+        indexes = ((("actor", "at"), False), (("action", "at"), False), (("actor", "action", "at"), False))
 
 
 class Worker(Table):
@@ -202,6 +228,12 @@ class Broadcast(Table):
     quiet_to = IntegerField(null=True)
     cooldown_days = IntegerField(null=True)  # skip whom any broadcast was sent to within so many days
     canary = IntegerField(null=True)  # how many of the run leave before it stops by itself
+    changed_by = CharField(default="", constraints=[SQL("DEFAULT ''")])  # who last changed the content or the files
+    approved_by = CharField(null=True)  # the second person, where the team wants one
+    approved_at = BigIntegerField(null=True)
+    approved_run = IntegerField(null=True)  # the run that they approved
+    texts_gone_at = BigIntegerField(null=True)  # when the timer removed its texts and rows
+    numbers_gone_at = BigIntegerField(null=True)  # when the timer made its numbers unreadable
 
 
 Broadcast.add_index(Broadcast.index(Broadcast.kind, Broadcast.id, name="broadcast_kind"))
@@ -679,10 +711,21 @@ class StoredFile(Table):
         table_name = "stored_file"
 
 
+class Removal(Table):
+    """What a timer or an erasure removed: how many of what, never whose."""
+
+    at = BigIntegerField()
+    kind = CharField()  # timer, person
+    actor = CharField()
+    body = JSONField()
+
+
 TABLES: tuple[type[Table], ...] = (
     Setting,
     User,
     LoginSession,
+    RecoveryCode,
+    Invitation,
     LoginAttempt,
     ApiToken,
     Audit,
@@ -718,4 +761,5 @@ TABLES: tuple[type[Table], ...] = (
     Event,
     Latency,
     StoredFile,
+    Removal,
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from worker import audit, clock, db, stopwords
+from worker import audit, clock, db, hashes, stopwords
 from worker.models import OptOut, Setting
 from worker.problems import Invalid, Problem
 from worker.stopwords import Words
@@ -182,7 +182,9 @@ def opted_out_among(phones: Iterable[str], scopes: Sequence[str] = (ALL,)) -> se
         "SELECT phone FROM opt_out WHERE phone IN (SELECT value FROM json_each(?))"
         " AND scope IN (SELECT value FROM json_each(?))"
     )
-    return {phone for (phone,) in db.rows(sql, [json.dumps(list(phones)), json.dumps(list(scopes))])}
+    given = list(phones)
+    found = {phone for (phone,) in db.rows(sql, [json.dumps(given), json.dumps(list(scopes))])}
+    return found | hashes.opted_out(given, scopes)
 
 
 def count(scope: str = "") -> int:

@@ -125,7 +125,7 @@ class PasswordRefused(ValueError):
 
 
 class PersonRefused(ValueError):
-    """A person that cannot be made or changed; `code` is email, exists, role, area, unknown or last_admin."""
+    """A person that cannot be made or changed; `code` is email, exists, role, area, unknown, self or last_admin."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -160,6 +160,7 @@ class Identity:
     user_id: int | None = None
     token_id: int | None = None
     areas: frozenset[str] | None = None
+    via: str = ""  # the login session or the beginning of the token, for the audit log
 
     def can(self, role: str) -> bool:
         """Whether this one may do what `role` may."""
@@ -230,7 +231,7 @@ def _insert_user(email: str, password_hash: str, role: str, actor: str) -> User:
         user = User.create(email=email, password_hash=password_hash, role=role, created_at=clock.now())
     except peewee.IntegrityError:
         raise PersonRefused("exists") from None
-    audit.record(actor, "user_add", email, role=role)
+    audit.record(actor, "user.add", email, role=role)
     return user
 
 
@@ -241,8 +242,64 @@ def set_password(user: User, password: str, *, actor: str) -> None:
     with db.write():
         User.update(password_hash=password_hash).where(User.id == user.id).execute()
         end_sessions(user.id)
-        audit.record(actor, "user_password", user.email)
+        audit.record(actor, "user.password", user.email)
     user.password_hash = password_hash
+
+
+def change_role(user_id: int, role: str, *, actor: str) -> User:
+    """Give a person another role and end their login sessions.
+
+    Raises PersonRefused: role, unknown, self or last_admin.
+    """
+    if role not in ROLES:
+        raise PersonRefused("role")
+    with db.write():
+        user = _other(user_id, actor)
+        if user.role == role:
+            return user
+        if role != "admin":
+            _require_another_admin(user)
+        User.update(role=role).where(User.id == user.id).execute()
+        end_sessions(user.id)
+        audit.record(actor, "user.role", user.email, before=user.role, role=role)
+    return User.get_by_id(user_id)
+
+
+def deactivate(user_id: int, *, actor: str) -> User:
+    """Shut a person out at once; what they did stays in the log. Raises PersonRefused: unknown, self, last_admin."""
+    with db.write():
+        user = _other(user_id, actor)
+        _require_another_admin(user)
+        User.update(active=False).where(User.id == user.id).execute()
+        end_sessions(user.id)
+        audit.record(actor, "user.off", user.email)
+    return User.get_by_id(user_id)
+
+
+def activate(user_id: int, *, actor: str) -> User:
+    """Let a person in again. Raises PersonRefused("unknown")."""
+    with db.write():
+        user = _other(user_id, actor)
+        User.update(active=True).where(User.id == user.id).execute()
+        audit.record(actor, "user.on", user.email)
+    return User.get_by_id(user_id)
+
+
+def _other(user_id: int, actor: str) -> User:
+    """Another person than the one who acts: nobody changes their own role, and nobody shuts themselves out."""
+    user = User.get_or_none(User.id == user_id)
+    if user is None:
+        raise PersonRefused("unknown")
+    if user.email == actor:
+        raise PersonRefused("self")
+    return user
+
+
+def _require_another_admin(user: User) -> None:
+    """Inside the caller's transaction, so that of two who remove each other the second is refused."""
+    others = (User.role == "admin") & User.active & (User.id != user.id)
+    if user.role == "admin" and not User.select().where(others).exists():
+        raise PersonRefused("last_admin")
 
 
 def find_user(email: str) -> User:
@@ -272,7 +329,7 @@ def new_setup_code() -> str | None:
     with db.write():
         if has_admin():
             return None
-        fact = {"hash": _digest(_normal_code(code)), "until": clock.now() + SETUP_CODE_LIFE}
+        fact = {"hash": digest(_normal_code(code)), "until": clock.now() + SETUP_CODE_LIFE}
         Setting.insert(name="setup_code", value=fact).on_conflict(
             conflict_target=[Setting.name], preserve=[Setting.value]
         ).execute()
@@ -300,7 +357,7 @@ def first_admin(code: str, email: str, password: str) -> User:
 
 def _require_code(code: str) -> None:
     fact = Setting.get_or_none(Setting.name == "setup_code")
-    good = fact is not None and secrets.compare_digest(fact.value["hash"], _digest(_normal_code(code)))
+    good = fact is not None and secrets.compare_digest(fact.value["hash"], digest(_normal_code(code)))
     if fact is None or not good or fact.value["until"] < clock.now():
         raise SetupRefused("code")
 
@@ -309,7 +366,8 @@ def _normal_code(code: str) -> str:
     return re.sub(r"[^0-9A-Z]", "", code.upper())
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """SHA-256: how tokens with enough chance in them are kept."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -322,33 +380,38 @@ def authenticate(email: str, password: str, address: str) -> User | None:
     Raises TooManyAttempts before the password is looked at.
     """
     email = email.strip().casefold()
-    account_key, address_key = f"account:{_digest(email)}", f"address:{address}"
-    _require_patience(account_key, address_key)
+    account_key, address_key = f"account:{digest(email)}", f"address:{address}"
+    require_patience(account_key, address_key)
     user = User.get_or_none(User.email == email) if len(email) <= 254 else None
     right = _matches(user.password_hash if user else _nobody(), password[: PASSWORD_MAX + 1])
     if user is None or not right or not user.active:
         with db.write():
-            _count_failure(account_key, ACCOUNT_FREE, ACCOUNT_WAIT)
-            _count_failure(address_key, ADDRESS_FREE, ADDRESS_WAIT)
-            audit.record(user.email if user else "", "login_failed", address)
+            count_failure(account_key, ACCOUNT_FREE, ACCOUNT_WAIT)
+            count_failure(address_key, ADDRESS_FREE, ADDRESS_WAIT)
+            audit.record(user.email if user else "", "login.failed")
         return None
     rehash = hash_password(password) if _hasher.check_needs_rehash(user.password_hash) else None
     with db.write():
         if rehash:
             User.update(password_hash=rehash).where(User.id == user.id).execute()
-        LoginAttempt.delete().where(LoginAttempt.key == account_key).execute()
-        audit.record(user.email, "login", address)
+        forget_failures(account_key)
     return user
 
 
-def _require_patience(*keys: str) -> None:
+def require_patience(*keys: str) -> None:
+    """Raise TooManyAttempts while one of these has to wait."""
     now = clock.now()
     until = LoginAttempt.select(peewee.fn.MAX(LoginAttempt.until)).where(LoginAttempt.key.in_(keys)).scalar() or 0
     if until > now:
         raise TooManyAttempts(-(-(until - now) // clock.SECOND))
 
 
-def _count_failure(key: str, free: int, longest: int) -> None:
+def forget_failures(key: str) -> None:
+    LoginAttempt.delete().where(LoginAttempt.key == key).execute()
+
+
+def count_failure(key: str, free: int, longest: int) -> None:
+    """One more wrong try, inside the caller's transaction; after `free` of them the wait doubles up to `longest` ms."""
     now = clock.now()
     LoginAttempt.delete().where(LoginAttempt.last_at < now - FORGET_AFTER).execute()
     seen = LoginAttempt.get_or_none(LoginAttempt.key == key)
@@ -370,18 +433,43 @@ def begin_session(user: User, address: str, agent: str) -> str:
     with db.write():
         LoginSession.delete().where(LoginSession.created_at < now - SESSION_LIFE).execute()
         LoginSession.create(
-            token_hash=_digest(token),
+            token_hash=digest(token),
             user=user.id,
             created_at=now,
             last_at=now,
             address=address,
             agent=agent[:200],
+            confirmed_at=now,
         )
+        audit.record(user.email, "login")
     return token
 
 
-_OF_SESSION = ("id", "created_at", "last_at", "address", "agent")
-_OF_USER = ("id", "email", "password_hash", "role", "language", "active", "created_at")
+def confirm(user: User, session_id: int, password: str) -> bool:
+    """Whether the password is right: then this login session may do what matters for a while.
+
+    Raises TooManyAttempts before the password is looked at.
+    """
+    key = f"confirm:{user.id}"
+    require_patience(key)
+    right = password_is(user, password)
+    with db.write():
+        if right:
+            forget_failures(key)
+            confirmed(session_id)
+        else:
+            count_failure(key, ACCOUNT_FREE, ACCOUNT_WAIT)
+            audit.record(user.email, "confirm.failed")
+    return right
+
+
+def confirmed(session_id: int) -> None:
+    """Note that the person has just proved to be there, inside the caller's transaction."""
+    LoginSession.update(confirmed_at=clock.now()).where(LoginSession.id == session_id).execute()
+
+
+_OF_SESSION = ("id", "created_at", "last_at", "address", "agent", "confirmed_at")
+_OF_USER = ("id", "email", "password_hash", "role", "language", "active", "created_at", "totp")
 _SESSION = (
     f"SELECT {', '.join(f's.{name}' for name in _OF_SESSION)}, {', '.join(f'u.{name}' for name in _OF_USER)}"  # noqa: S608
     " FROM login_session s JOIN user_account u ON u.id = s.user_id WHERE s.token_hash = ? AND u.active"
@@ -391,7 +479,7 @@ _SESSION = (
 def session_of(token: str) -> LoginSession | None:
     """The living session of a cookie's token, with its user; touched when it was used."""
     # Every request asks this; building the query anew would be most of its cost.
-    rows = db.rows(_SESSION, [_digest(token)])
+    rows = db.rows(_SESSION, [digest(token)])
     if not rows:
         return None
     names = len(_OF_SESSION)
@@ -409,14 +497,33 @@ def session_of(token: str) -> LoginSession | None:
     return found
 
 
-def end_session(token: str) -> None:
+def end_session(token: str, *, actor: str) -> None:
     with db.write():
-        LoginSession.delete().where(LoginSession.token_hash == _digest(token)).execute()
+        if LoginSession.delete().where(LoginSession.token_hash == digest(token)).execute():
+            audit.record(actor, "logout")
 
 
 def end_sessions(user_id: int) -> int:
     """End every login session of a person, inside the caller's transaction; how many there were."""
     return int(LoginSession.delete().where(LoginSession.user == user_id).execute())
+
+
+def end_one_session(user_id: int, session_id: int, *, actor: str) -> bool:
+    """Sign out one browser of a person; False when there is no such session."""
+    with db.write():
+        which = (LoginSession.id == session_id) & (LoginSession.user == user_id)
+        gone = bool(LoginSession.delete().where(which).execute())
+        if gone:
+            audit.record(actor, "login.end", str(session_id))
+    return gone
+
+
+def end_other_sessions(user_id: int, kept: int, *, actor: str) -> int:
+    """Sign out every browser of a person but the one whose session is `kept`; how many there were."""
+    with db.write():
+        gone = int(LoginSession.delete().where(LoginSession.user == user_id, LoginSession.id != kept).execute())
+        audit.record(actor, "login.end_all", n=gone)
+    return gone
 
 
 def sessions(user_id: int) -> list[LoginSession]:
@@ -457,20 +564,20 @@ def create_token(
         ApiToken.create(
             name=name.strip()[:100],
             prefix=token[:12],
-            token_hash=_digest(token),
+            token_hash=digest(token),
             role=role,
             created_at=now,
             expires_at=None if life is None else now + life,
             areas=sorted(areas) if areas else None,
             user_id=user_id,
         )
-        audit.record(actor, "token_create", name, role=role, areas=sorted(areas or ()))
+        audit.record(actor, "token.create", name, role=role, areas=sorted(areas or ()))
     return token
 
 
 def token_identity(token: str) -> Identity | None:
     """Who an API token is, or None when it is unknown, expired, or made by somebody whose account has ended."""
-    found = ApiToken.get_or_none(ApiToken.token_hash == _digest(token))
+    found = ApiToken.get_or_none(ApiToken.token_hash == digest(token))
     now = clock.now()
     if found is None or (found.expires_at is not None and found.expires_at <= now):
         return None
@@ -481,7 +588,7 @@ def token_identity(token: str) -> Identity | None:
         with contextlib.suppress(peewee.OperationalError), db.write():
             ApiToken.update(last_used_at=now).where(ApiToken.id == found.id).execute()
     areas = None if found.areas is None else frozenset(found.areas)
-    return Identity(f"token {found.name}", role, token_id=found.id, areas=areas)
+    return Identity(f"token {found.name}", role, token_id=found.id, areas=areas, via=found.prefix)
 
 
 def _role_now(token: ApiToken) -> str | None:
@@ -512,5 +619,5 @@ def _revoke(which: peewee.Expression, name: str, actor: str) -> int:
     with db.write():
         gone = ApiToken.delete().where(which).execute()
         if gone:
-            audit.record(actor, "token_revoke", name)
+            audit.record(actor, "token.revoke", name)
     return int(gone)

@@ -230,7 +230,9 @@ def _to_send(broadcast: Broadcast, line: int | None, file: int | None) -> render
     except Missing as missing:
         raise Invalid({"line": missing.problem}) from None
     except rendering.RowError as error:
-        raise Invalid({"message": Problem(error.code, {"max": broadcasts.TEXT_MAX, **error.detail})}) from None
+        # An SMS is too long by its parts, a template by its characters.
+        code = "too_many_segments" if error.code == "text_too_long" and content.template is None else error.code
+        raise Invalid({"message": Problem(code, {"max": broadcasts.TEXT_MAX, **error.detail})}) from None
 
 
 def own_numbers(user_id: int) -> list[str]:

@@ -18,7 +18,7 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import RedisStorage, SqliteStorage
 
-from worker import broadcasts, channels, clock, db, overlap, recipients, statistics
+from worker import broadcasts, channels, clock, db, hashes, overlap, recipients, statistics
 from worker.models import Broadcast, RecipientFile
 from worker.providers.base import SendError
 from worker.settings import Settings
@@ -81,6 +81,7 @@ def configure(settings: Settings, owner: int | None = None, on_wake: Callable[[]
     """Name the queue's file; `owner` and `on_wake` in a worker process only."""
     _Process.settings = settings
     _Process.owner = owner
+    hashes.configure(settings)
     if on_wake is not None:
         _Process.on_wake = staticmethod(on_wake)
     huey.storage = _storage(settings)

@@ -44,7 +44,7 @@ BACKOFF = (5, 15, 60, 300, 900, 1800, 3600)  # seconds
 GIVE_UP = 24 * clock.HOUR  # of failures without one success
 LIFE = 7 * 24 * clock.HOUR  # older facts are not told, older lines of the log not kept
 LOG_MAX = 1_000  # lines of the log of one webhook
-PERSON, RESTORED, GONE = "person", "restored", 410
+PERSON, RESTORED, LOCKED, GONE = "person", "restored", "credentials_locked", 410
 
 
 class Pending(NamedTuple):
@@ -330,7 +330,7 @@ def _post(settings: Settings, client: HttpClient, row: Webhook, pending: Pending
     except SendError as error:
         cause = error.cause
     except vault.VaultError:
-        cause = "credentials_locked"
+        cause = LOCKED
     return Outcome(status, cause, round((clock.monotonic() - began) * 1000))
 
 

@@ -79,6 +79,7 @@ def values(numbers: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
         "inbox": [{"number": at("conversation_open")}],
         "inbox.show": [{"number": at("conversation_open")}, {"number": at("conversation_closed")}],
         "optouts": [{"number": at("optout"), "phone": "+79005550010"}],
+        "people": [{"number": 1}, {"number": 2}],
         "channels": [{"number": at(channel)} for channel in ("sms", "waba", "cloud")],
         "tokens": [{"number": at("token")}],
         "webhooks": [{"number": at(webhook)} for webhook in ("webhook_on", "webhook_failing", "webhook_off")],

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.product import Product, wait
-from worker import db
-from worker.models import Broadcast
+from worker import db, direct, tasks
+from worker.models import Broadcast, Channel
 
 pytestmark = [pytest.mark.faults, pytest.mark.long]
 
@@ -50,6 +50,28 @@ def test_killed_in_a_canary_it_sends_to_nobody_beyond_it(product: Product) -> No
     wait(lambda: Broadcast.get_by_id(broadcast.id).state == "stopped", 60)
     assert Broadcast.get_by_id(broadcast.id).stop_reason == "canary"
     assert product.numbers(broadcast)["queued"] == 240 and len(product.accepted()) <= 60
+    product.judge(broadcast)
+
+
+def test_answers_to_people_leave_once_whatever_is_killed(product: Product) -> None:
+    broadcast = product.broadcast("sandbox_sms", 400, 6_000)
+    channel = Channel.get(Channel.provider == "sandbox_sms")
+    phones = [f"+7902{n:07d}" for n in range(120)]
+    for n, phone in enumerate(phones):
+        for _press in range(2):  # a double click
+            direct.send(
+                product.settings, channel, phone, kind=direct.ANSWER, actor="test", text=f"Answer {n}", form_token=phone
+            )
+        tasks.wake(0)
+        if n in (30, 60, 90):
+            wait(lambda n=n: len(product.accepted()) > n, 30)  # type: ignore[misc]
+            product.kill()
+            product.start()
+    own = Broadcast.get(Broadcast.kind == direct.DIRECT)
+    wait(lambda: {Broadcast.get_by_id(one.id).state for one in (broadcast, own)} == {"finished"}, 60)
+    wait(lambda: product.numbers(own)["sent"] == 0, 40)
+    assert product.numbers(own)["total"] == len(phones)
+    product.judge(own)
     product.judge(broadcast)
 
 

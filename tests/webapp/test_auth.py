@@ -50,7 +50,7 @@ def test_every_wrong_gets_the_same_answer(stranger: Browser, users: dict[str, Us
 
 def test_an_unknown_account_costs_the_time_of_a_known_one(database: object, monkeypatch: pytest.MonkeyPatch) -> None:
     User.create(email="known@example.org", password_hash=password_hash(), role="viewer", created_at=0)
-    monkeypatch.setattr(people, "_require_patience", lambda *_keys: None)
+    monkeypatch.setattr(people, "require_patience", lambda *_keys: None)
     people.authenticate("warm@example.org", "up", "")
 
     def timed(email: str) -> float:
@@ -341,7 +341,12 @@ PUBLIC = {
     "/healthz",  # no data in it
     "/api/v1/openapi.json",  # a description of the API, without data
 }
-GUESTS = {"/login", "/logout"}
+GUESTS = {
+    "/login",
+    "/login/code",  # after the right password
+    "/logout",
+    "/invitation/<token>",  # whoever holds the link
+}
 
 
 def test_only_the_listed_routes_are_public(app: Flask) -> None:

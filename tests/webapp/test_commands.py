@@ -56,6 +56,33 @@ def test_an_account_is_added_listed_and_given_a_new_password(run: Run, data: Pat
         assert "another" not in User.get().password_hash
 
 
+def test_a_lost_phone_is_helped_on_the_server(run: Run, data: Path) -> None:
+    from worker import clock, second_step, totp
+
+    run(
+        "user",
+        "add",
+        "--email",
+        "anna@example.org",
+        "--role",
+        "admin",
+        "--password-stdin",
+        typed="seven quiet rivers\n",
+    )
+    house = Settings(data=data)
+    db.open_database(house)
+    with db.connection():
+        secret, sealed = second_step.offer(house, User.get())
+        second_step.switch_on(house, User.get(), sealed, totp.code(secret, clock.now() // totp.STEP))
+        assert second_step.is_on(User.get())
+    db.close()
+    assert run("user", "second-step-off", "--email", "nobody@example.org").exit_code == 1
+    assert run("user", "second-step-off", "--email", "anna@example.org").exit_code == 0
+    db.open_database(house)
+    with db.connection():
+        assert not second_step.is_on(User.get()) and second_step.codes_left(User.get()) == 0
+
+
 @pytest.mark.parametrize(
     ("email", "password", "words"),
     [

@@ -274,6 +274,16 @@ def test_somebody_on_the_stop_list_is_answered_after_a_tick(sender: Browser, sms
     assert sender.post("/inbox/1/answer", {"text": "Sorry", "confirm_optout": "1"}, htmx=True).status_code == 200
 
 
+def test_a_stop_is_told_of_for_as_long_as_it_holds(sender: Browser, sms: Channel, frozen: Clock) -> None:
+    conversation = heard(sms, "STOP")
+    told = "the number is on the stop list, no broadcast will reach it"
+    assert told in sender.get(f"/inbox/{conversation.id}", headers=ENGLISH).text
+    frozen.tick(minutes=1)
+    heard(sms, "START")
+    page = sender.get(f"/inbox/{conversation.id}", headers=ENGLISH).text
+    assert told not in page and "they take back their own stop" in page
+
+
 def test_an_uncertain_answer_is_settled_by_a_person(sender: Browser, sms: Channel) -> None:
     heard(sms)
     sender.post("/inbox/1/answer", {"text": "Yes"}, htmx=True)

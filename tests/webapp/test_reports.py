@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from html import unescape
@@ -47,6 +48,13 @@ def test_filters_stand_in_the_address(sender: Browser, file: RecipientFile, fail
     assert "Nothing was found" in sender.page(f"{url}?phone=%2B7999", headers=ENGLISH)
     for wrong in ("status=nonsense", "after=zzz", "run=x", "file=-1"):
         assert sender.get(f"{url}?{wrong}").status_code == 404, wrong
+
+
+def test_a_code_that_a_gateway_made_up_becomes_no_formula(sender: Browser, file: RecipientFile) -> None:
+    make.messages(file, "undelivered", cause='=HYPERLINK("http://evil.example")', row='["+79001112233","Anna"]')
+    answer = sender.get(f"/broadcasts/{file.broadcast_id}/report.csv", headers=ENGLISH)
+    rows = list(csv.reader(io.StringIO(answer.data.decode("utf-8-sig"))))
+    assert not any(cell.startswith("=") for row in rows for cell in row)
 
 
 def test_long_reports_come_in_pages(sender: Browser, file: RecipientFile) -> None:

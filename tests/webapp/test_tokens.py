@@ -31,7 +31,7 @@ def test_a_token_is_shown_once_and_works(admin: Browser, client: FlaskClient) ->
     page = admin.page("/tokens")
     assert "Nightly report" in page and token[:12] in page and token not in page
     assert db.value("SELECT COUNT(*) FROM api_token WHERE token_hash = ?", [token]) == 0
-    assert [row.action for row in Audit.select().where(Audit.subject == "Nightly report")] == ["token_create"]
+    assert [row.action for row in Audit.select().where(Audit.subject == "Nightly report")] == ["token.create"]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_the_secret_is_shown_once(admin: Browser, stub: Stub, settings: Settings
     secret = re.findall(r'data-copy="(whsec_[\w-]+)"', answer_.text)[0]
     assert Webhook.get().events == EVENTS
     assert secret not in admin.page("/webhooks") + admin.page("/webhooks/1")
-    assert [row.action for row in Audit.select()] == ["webhook.add"]
+    assert "webhook.add" in [row.action for row in Audit.select()]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tests import make
 from tests.fictional import Fictional, given
 from worker import broadcasts, channel_health, channels, clock, db, vault
-from worker.models import Audit, Broadcast, Callback, Channel, Departure, MessageTemplate
+from worker.models import Audit, Broadcast, Callback, Channel, Conversation, Departure, MessageTemplate
 from worker.problems import Invalid
 from worker.providers import PROVIDERS
 from worker.providers.base import Finding, SendError
@@ -108,6 +108,13 @@ def test_a_channel_that_nothing_speaks_of_is_gone(channel: Channel) -> None:
     channels.delete(channel, "anna")
     assert Channel.get_or_none(Channel.id == channel.id) is None
     assert audit()[-1] == ("anna", "channel.delete", {"name": "Ours"})
+
+
+def test_a_channel_that_a_conversation_speaks_of_is_hidden(channel: Channel) -> None:
+    facts = {"state": "open", "last_in_at": 1, "last_at": 1, "last_text": "", "last_direction": "in", "created_at": 1}
+    Conversation.create(channel_id=channel.id, phone="+79010000001", unread=0, **facts)
+    channels.delete(channel, "anna")
+    assert Channel.get_by_id(channel.id).state == "deleted"
 
 
 def test_a_channel_with_reports_is_hidden_and_its_secrets_are_wiped(settings: Settings, channel: Channel) -> None:

@@ -512,6 +512,17 @@ def test_a_reply_that_comes_late_belongs_to_what_the_person_had_then(sms: Channe
     assert heard(sms, at=said).message_id == first.id
 
 
+def test_a_page_of_an_hour_ago_makes_nothing_unread_again(sms: Channel, frozen: Clock) -> None:
+    for text in ("one", "two", "three"):
+        frozen.tick(minutes=1)
+        conversation = heard(sms, text)
+    inbox.read(conversation)
+    frozen.tick(minutes=1)
+    assert heard(sms, "four").unread == 1
+    inbox.read(conversation, Inbound.get(Inbound.text == "one").id)
+    assert Conversation.get().unread == 1
+
+
 def test_signs_that_no_text_may_hold_are_looked_for_without_fault(sms: Channel, frozen: Clock) -> None:
     heard(sms, "hello there")
     assert len(inbox.find(inbox.Filter(q="hel\0lo")).items) == 1

@@ -10,7 +10,7 @@ import pytest
 from tests import make, people
 from worker import broadcasts, channels, db, direct, optouts, preview, recipients
 from worker.models import Audit, Broadcast, Channel, Direct, Message, MessageTemplate, RecipientFile, User
-from worker.problems import Invalid
+from worker.problems import Invalid, Problem
 from worker.settings import Settings
 
 PEOPLE = "phone,name\n+79010000001,Ann\n123,Bad\n+79010000002,\n+79010000003,Alexandra\n"
@@ -190,6 +190,13 @@ def test_no_row_has_a_number_of_any_size(row: Broadcast, line: int) -> None:
     with pytest.raises(preview.Missing) as found:
         preview.find(row, line=line)
     assert found.value.absent
+
+
+def test_a_text_of_too_many_parts_is_refused_by_its_parts(settings: Settings, row: Broadcast) -> None:
+    Broadcast.update(text="я" * 700).where(Broadcast.id == row.id).execute()
+    with pytest.raises(Invalid) as refused:
+        send(settings, Broadcast.get_by_id(row.id))
+    assert refused.value.problems["message"] == Problem("too_many_segments", {"m": 11, "max": 10})
 
 
 def test_own_numbers_are_remembered_latest_first(settings: Settings, row: Broadcast) -> None:

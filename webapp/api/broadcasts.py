@@ -8,7 +8,8 @@ from webapp import controls, drafts, exports, lookup, shapes
 from webapp.api import base
 from webapp.api.base import api
 from webapp.auth import me, role
-from worker import broadcasts, canary, tasks
+from worker import approvals, broadcasts, canary, tasks
+from worker.models import Broadcast
 from worker.problems import Invalid, Problem
 
 FIELDS = frozenset(
@@ -76,6 +77,15 @@ def broadcast_act(number: int, action: str) -> Response:
     chosen = {name: str(given[name]) for name in ("who", "cause", "pick") if given.get(name) is not None}
     row = controls.press(lookup.settings(), lookup.broadcast(number), action, me().name, first=first, **chosen)
     return jsonify(shapes.broadcast(row))
+
+
+@api.post("/broadcasts/<int:number>/approve")
+@role("sender")
+def broadcast_approve(number: int) -> Response:
+    row = lookup.broadcast(number)
+    if not approvals.approve(row, me().name):
+        raise broadcasts.NotAllowed("approve", Broadcast.get_by_id(row.id))
+    return jsonify(shapes.broadcast(lookup.broadcast(number)))
 
 
 @api.get("/broadcasts/<int:number>/sample.csv")

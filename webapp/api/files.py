@@ -10,11 +10,13 @@ from flask_babel import gettext as _
 from webapp import exports, lookup, shapes
 from webapp.api.base import ApiError, api
 from webapp.auth import me, role
+from webapp.limits import limited
 from worker import broadcasts, recipients, tasks
 
 
 @api.post("/broadcasts/<int:number>/files")
 @role("sender")
+@limited("upload")
 def file_upload(number: int) -> tuple[Response, int]:
     row = lookup.broadcast(number)
     if (request.content_length or 0) > recipients.MAX_BYTES + 64 * 1024:
@@ -49,7 +51,8 @@ def file_one(number: int, file_id: int) -> Response:
 
 
 @api.get("/broadcasts/<int:number>/files/<int:file_id>/errors.csv")
-@role("viewer")
+@role("sender")
+@limited("export")
 def file_errors(number: int, file_id: int) -> Response:
     return exports.errors_csv(lookup.file(number, file_id), lookup.language())
 

@@ -91,6 +91,7 @@ OPERATIONS: dict[str, Operation] = {
     "broadcast_change": Operation("Change a broadcast", "@Broadcast", body="@BroadcastChange", refusals=(409,)),
     "broadcast_delete": Operation("Delete a broadcast that sent nothing", None, 204, refusals=(409, 422)),
     "broadcast_act": Operation("Press a button", "@Broadcast", body="@Action", optional=True, refusals=(409,)),
+    "broadcast_approve": Operation("Approve as a second person", "@Broadcast", refusals=(409, 422)),
     "broadcast_preflight": Operation("What will happen at the start, and what forbids it", "@Preflight"),
     "broadcast_preview": Operation(
         "One message as the phone shows it",
@@ -279,6 +280,7 @@ def _refusals(rule: Rule, said: Operation, role: str | None) -> Schema:
     known = {503, *said.refusals}
     known |= set() if role == "public" else {401, 403}
     known |= {404} if rule.arguments else set()
+    known |= {429} if getattr(current_app.view_functions[rule.endpoint], "molva_limited", False) else set()
     known |= {422} if said.body is not None or said.query else set()
     known |= {400} if said.body is not None else set()
     return {

@@ -9,6 +9,7 @@ from webapp import lookup, sentences, shapes, sheet
 from webapp.api import base
 from webapp.api.base import ApiError, api
 from webapp.auth import me, role
+from webapp.limits import limited
 from worker import direct, preview, tasks
 from worker.problems import Invalid, Problem
 
@@ -45,6 +46,7 @@ def broadcast_tests(number: int) -> Response:
 
 @api.post("/broadcasts/<int:number>/test")
 @role("sender")
+@limited("test")
 @base.repeatable
 def broadcast_test(number: int) -> tuple[Response, int]:
     row, given = lookup.broadcast(number), base.known(base.body(), frozenset({"phone", "line", "file"}))

@@ -9,6 +9,7 @@ from webapp import exports, lookup, shapes
 from webapp.api import base
 from webapp.api.base import ApiError, api
 from webapp.auth import me, role
+from webapp.limits import limited
 from worker import broadcasts, delivery, reports, statistics, tasks
 from worker.models import Broadcast
 from worker.states import MESSAGE_STATUSES
@@ -54,6 +55,7 @@ def broadcast_figures(number: int) -> Response:
 
 @api.get("/broadcasts/<int:number>/report.csv")
 @role("viewer")
+@limited("export")
 def broadcast_report(number: int) -> Response:
     row = lookup.broadcast(number)
     return exports.report_csv(row, _chosen(row), lookup.language())
@@ -61,6 +63,7 @@ def broadcast_report(number: int) -> Response:
 
 @api.get("/broadcasts/<int:number>/report.xlsx")
 @role("viewer")
+@limited("export")
 def broadcast_workbook(number: int) -> Response:
     row = lookup.broadcast(number)
     return exports.report_xlsx(row, _chosen(row))

@@ -271,6 +271,7 @@ SCHEMAS: dict[str, Schema] = {
         eta="time?",
         counters=COUNTERS,
         files=["@FileInfo"],
+        approval={**given(needed="boolean", by="string?", at="time?"), "type": ["object", "null"]},
         completed="boolean",
         allowed_actions=[BROADCAST_BUTTONS],
         created_at="time",

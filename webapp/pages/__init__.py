@@ -14,6 +14,9 @@ from webapp.assets import assets
 BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.setup:setup",
     "webapp.pages.settings:settings",
+    "webapp.pages.people:people",
+    "webapp.pages.audit:audit",
+    "webapp.pages.privacy:privacy",
     "webapp.pages.health:health",
     "webapp.pages.broadcasts:broadcasts",
     "webapp.pages.files:files",

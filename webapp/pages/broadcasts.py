@@ -10,11 +10,12 @@ from flask_babel import gettext as _
 
 from webapp import controls, drafts, exports, filters, htmx, live, lookup, sentences, sheet
 from webapp import glance as glances
-from webapp.auth import me, my_user, role
+from webapp.auth import me, my_user, require_confirmed, role
 from webapp.forms.broadcast import BroadcastForm
+from webapp.limits import limited
 from webapp.sandbox import MAGIC
+from worker import approvals, canary, channels, clock, direct, recipients, reports, segments, tasks
 from worker import broadcasts as use
-from worker import canary, channels, clock, direct, recipients, reports, segments, tasks
 from worker import preview as previews
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.states import BROADCAST_STATES
@@ -180,6 +181,7 @@ def form_upload() -> Response:
     try:
         row = drafts.save_what_fits(lookup.settings(), form, me().name)
         drafts.receive(lookup.settings(), row, request, me().name)
+        form.broadcast = Broadcast.get_by_id(row.id)  # a new file changes it, too
     except use.NotAllowed as error:
         problem = sentences.changed(error)
     except recipients.FileRefused as refused:
@@ -297,7 +299,13 @@ def _live(row: Broadcast) -> dict[str, Any]:
         "missing": controls.missing(row),
         "lost": _lost(row) if use.canary_through(row) else [],
         "blocks": [sentences.problem(p) for p in use.problems(row)] if row.state == "draft" else [],
+        "approval": _approval(row),
     }
+
+
+def _approval(row: Broadcast) -> dict[str, Any] | None:
+    found = use.approval(row) if me().can("sender") else None
+    return found and {**found._asdict(), "may": approvals.may_approve(row, me().name)}
 
 
 def _lost(row: Broadcast) -> list[tuple[str, int]]:
@@ -369,6 +377,7 @@ def tests(number: int) -> Response:
 
 @broadcasts.post("/<int:number>/test")
 @role("sender")
+@limited("test")
 def test(number: int) -> Response:
     """Send the message of the row that is shown to one's own phone."""
     row, given = lookup.broadcast(number), request.form.get("phone", "")
@@ -457,6 +466,8 @@ def question(number: int, action: str) -> Response:
 def press(number: int, action: str) -> Response:
     row = lookup.broadcast(number)
     toast, level = "", "ok"
+    if action == "restart" and controls.is_large(row, request.form.get("who", "everyone")):
+        require_confirmed()
     try:
         who = request.form.get("who", "everyone")
         row = controls.press(lookup.settings(), row, action, me().name, who, *_canary())
@@ -470,6 +481,23 @@ def press(number: int, action: str) -> Response:
         "broadcasts/_live.html", url_for("broadcasts.show", number=number), toast=toast, level=level, **_live(row)
     )
     return htmx.tell(answer, "files-changed")
+
+
+@broadcasts.post("/<int:number>/approve")
+@role("sender")
+def approve(number: int) -> Response:
+    """The second person lets the run ahead start: what they saw, not what has been changed since."""
+    row = lookup.broadcast(number)
+    seen = request.form.get("seen", "")
+    try:
+        whole = seen.isascii() and seen.isdigit() and len(seen) < 16
+        done = approvals.approve(row, me().name, int(seen) if whole else row.updated_at)
+        toast, level = (_("Approved"), "ok") if done else (_("It has been changed meanwhile: look again"), "info")
+    except use.Invalid as error:
+        toast, level = ". ".join(map(sentences.problem, error.problems.values())), "error"
+    row = Broadcast.get_by_id(number)
+    url = url_for("broadcasts.show", number=number)
+    return htmx.reply("broadcasts/_live.html", url, toast=toast, level=level, **_live(row))
 
 
 def _canary() -> tuple[int | None, str]:

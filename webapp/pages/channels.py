@@ -14,7 +14,7 @@ from flask_babel import gettext as _
 from flask_babel import ngettext
 
 from webapp import htmx, lookup, sentences, words
-from webapp.auth import Refused, local_path, me, role
+from webapp.auth import Refused, local_path, me, role, step_up
 from webapp.forms import channel as forms
 from webapp.forms.channel import ChannelForm
 from webapp.sandbox import MAGIC
@@ -68,6 +68,7 @@ def _new_facts(form: ChannelForm | None) -> dict[str, Any]:
 
 @channels.get("/new")
 @role("admin")
+@step_up
 def new() -> str:
     """First which provider, then its fields."""
     provider = _chosen(request.args.get("provider", ""))
@@ -77,6 +78,7 @@ def new() -> str:
 
 @channels.get("/new/fields")
 @role("admin")
+@step_up
 def fields() -> Response:
     """The part of that page which depends on the provider."""
     provider = _chosen(request.args.get("provider", ""))
@@ -97,6 +99,7 @@ def _form(provider: type[Provider], given: Any, channel: Channel | None = None) 
 
 @channels.post("/new")
 @role("admin")
+@step_up
 def create() -> Response:
     provider = _chosen(request.form.get("provider", ""))
     if provider is None:
@@ -225,6 +228,7 @@ def _back(number: int, toast: str, level: str = "ok") -> Response:
 
 @channels.route("/<int:number>/edit", methods=["GET", "POST"])
 @role("admin")
+@step_up
 def edit(number: int) -> Response:
     """Change the settings; secrets that are left empty stay."""
     channel = lookup.channel(number)
@@ -246,6 +250,7 @@ def edit(number: int) -> Response:
 
 @channels.route("/<int:number>/delete", methods=["GET", "POST"])
 @role("admin")
+@step_up
 def delete(number: int) -> Response:
     """Forget the channel, after asking; refused while a broadcast needs it."""
     channel = lookup.channel(number)

@@ -8,7 +8,8 @@ from flask import Blueprint, Response, request, url_for
 from flask_babel import gettext as _
 
 from webapp import drafts, exports, htmx, live, lookup, sentences
-from webapp.auth import me, role
+from webapp.auth import me, role, step_up
+from webapp.limits import limited
 from worker import recipients, tasks
 from worker.models import Broadcast, RecipientFile
 
@@ -87,7 +88,7 @@ def check(number: int, file_id: int) -> Response:
     if request.method == "GET":
         return htmx.question("files/_check.html", **facts)
     try:
-        again = recipients.recheck(file, request.form.to_dict())
+        again = recipients.recheck(file, request.form.to_dict(), me().name)
     except recipients.FileRefused as refused:
         problem = sentences.file_code(refused.code, refused.detail)
         return htmx.question("files/_check.html", status=422, **facts | {"problem": problem})
@@ -118,7 +119,9 @@ def _removal(number: int, file: RecipientFile) -> dict[str, Any]:
 
 
 @files.get("/<int:file_id>/errors.csv")
-@role("viewer")
+@role("sender")
+@step_up
+@limited("export")
 def errors(number: int, file_id: int) -> Response:
     """Every row that gets no message, with its reason."""
     return exports.errors_csv(lookup.file(number, file_id), lookup.language())

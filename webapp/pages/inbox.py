@@ -14,7 +14,7 @@ from flask_babel import gettext as _
 from webapp import filters, htmx, lookup, sentences, words
 from webapp.auth import me, role
 from webapp.forms.broadcast import Binding
-from worker import attachments, channels, delivery, media, rendering, reports, segments, talk, tasks
+from worker import attachments, audit, channels, delivery, media, rendering, reports, segments, talk, tasks
 from worker import inbox as use
 from worker.models import Attachment, Broadcast, Channel, Conversation, Inbound, MessageTemplate, QuickAnswer, User
 from worker.problems import Invalid
@@ -264,7 +264,9 @@ def _page(conversation: Conversation, given: Answer, status: int = 200) -> Respo
 @inbox.get("/<int:number>")
 @role("sender")
 def show(number: int) -> Response:
-    return _page(lookup.conversation(number), Answer())
+    conversation = lookup.conversation(number)
+    audit.note(me().name, "number.view", str(number), of="conversation")
+    return _page(conversation, Answer())
 
 
 @inbox.get("/<int:number>/talk")

@@ -10,10 +10,11 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
 from webapp import exports, filters, htmx, lookup, sentences
-from webapp.auth import me, role
+from webapp.auth import me, role, step_up
 from webapp.forms import optout as forms
 from webapp.forms.optout import AddForm, ImportForm, ReasonForm
-from worker import confirmations, optout_files, segments, stopwords
+from webapp.limits import limited
+from worker import audit, confirmations, optout_files, segments, stopwords
 from worker import optouts as use
 from worker.models import Channel
 from worker.problems import Invalid
@@ -61,6 +62,8 @@ def _channels(ids: Any) -> dict[int, str]:
 
 @optouts.get("/export.csv")
 @role("admin")
+@step_up
+@limited("export")
 def export() -> Response:
     return exports.optouts_csv(lookup.settings(), lookup.language(), me().name)
 
@@ -92,6 +95,7 @@ def _story(phone: str) -> str:
     events = use.history(phone)
     if not events:
         abort(404)
+    audit.note(me().name, "number.view", phone, of="stop list")
     return render_template(
         "optouts/show.html",
         phone=phone,

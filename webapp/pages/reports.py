@@ -11,8 +11,9 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 from flask_babel import gettext as _
 
 from webapp import controls, exports, figures, htmx, live, lookup, sentences
-from webapp.auth import me, role
-from worker import broadcasts, causes, clock, delivery, recipients, rescue, statistics, tasks
+from webapp.auth import me, require_confirmed, role, step_up
+from webapp.limits import limited
+from worker import audit, broadcasts, causes, clock, delivery, recipients, rescue, statistics, tasks
 from worker import reports as use
 from worker.models import Broadcast, RecipientFile
 from worker.states import MESSAGE_STATUSES, REPORT_LIFE
@@ -172,6 +173,8 @@ def _is_old(row: Broadcast) -> bool:
 
 @reports.get(f"{ONE}/report.csv")
 @role("viewer")
+@step_up
+@limited("export")
 def report_csv(number: int) -> Response:
     """Every chosen message with its original columns, streamed."""
     row = lookup.broadcast(number)
@@ -180,6 +183,8 @@ def report_csv(number: int) -> Response:
 
 @reports.get(f"{ONE}/report.xlsx")
 @role("viewer")
+@step_up
+@limited("export")
 def report_xlsx(number: int) -> Response:
     """The same as a workbook."""
     row = lookup.broadcast(number)
@@ -237,6 +242,8 @@ def _back(row: Broadcast, cause: str) -> str:
 
 
 def _again(row: Broadcast, cause: str) -> Response:
+    if controls.is_large(row, "undelivered", cause):
+        require_confirmed()
     controls.press(lookup.settings(), row, "restart", me().name, "undelivered", cause=cause)
     return htmx.redirect(url_for("broadcasts.show", number=row.id))
 
@@ -266,8 +273,9 @@ def _to_stop_list(row: Broadcast, cause: str) -> Response:
 @reports.get(f"{ONE}/messages/<int:message_id>")
 @role("sender")
 def message(number: int, message_id: int) -> Response:
-    """The whole story of one message."""
+    """The whole story of one message, with the full number: a look that the audit log knows of."""
     row, item = lookup.broadcast(number), lookup.message(number, message_id)
+    audit.note(me().name, "number.view", str(message_id), broadcast=number)
     file = RecipientFile.get_by_id(item.file_id)
     conversation = use.conversation_of(row, item.phone)
     return htmx.question(

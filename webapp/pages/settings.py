@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, current_app, make_response, render_template, request, url_for
+from flask import Blueprint, Response, abort, current_app, make_response, render_template, request, url_for
 from flask_babel import gettext as _
 
-from webapp import auth, htmx, prefs
-from webapp.auth import public, role
-from webapp.forms.auth import PASSWORD_PROBLEMS, LanguageForm, PasswordForm, ShortcutsForm, ThemeForm
+from webapp import auth, htmx, lookup, prefs
+from webapp.auth import public, role, step_up
+from webapp.forms.auth import PASSWORD_PROBLEMS, LanguageForm, PasswordForm, SecondStepForm, ShortcutsForm, ThemeForm
 from webapp.pages.setup import hashing
-from worker import db, people
-from worker.models import LoginSession, User
+from worker import db, people, second_step, totp
+from worker.models import User
 
 settings = Blueprint("settings", __name__)
 
@@ -31,6 +31,8 @@ def _page(form: PasswordForm, status: int) -> Response:
         sessions=auth.my_sessions(),
         this_session=auth.my_session_id(),
         house=house.settings,
+        second_step=second_step.is_on(auth.my_user()),
+        codes_left=second_step.codes_left(auth.my_user()),
     )
     return make_response(page, status)
 
@@ -111,8 +113,75 @@ def password() -> Response:
 @role("viewer")
 def end_other_sessions() -> Response:
     """Sign out every other browser of this person."""
-    with db.write():
-        LoginSession.delete().where(
-            LoginSession.user == auth.my_user().id, LoginSession.id != auth.my_session_id()
-        ).execute()
+    user = auth.my_user()
+    people.end_other_sessions(user.id, auth.my_session_id(), actor=user.email)
     return htmx.redirect(url_for("settings.index"), toast=_("Other browsers are signed out"))
+
+
+@settings.post("/settings/sessions/<int:number>/end")
+@role("viewer")
+def end_session(number: int) -> Response:
+    """Sign out one browser of this person."""
+    user = auth.my_user()
+    if not people.end_one_session(user.id, min(number, lookup.ID_MAX), actor=user.email):
+        abort(404)
+    return htmx.redirect(url_for("settings.index"), toast=_("That browser is signed out"))
+
+
+# --- the second step of signing in ------------------------------------------------------------------
+
+
+@settings.get("/settings/second-step")
+@role("viewer")
+@step_up
+def new_second_step() -> Response:
+    """A secret for the authenticator app; it counts from the first right code on."""
+    return _offer(SecondStepForm(formdata=None))
+
+
+def _offer(form: SecondStepForm, status: int = 200) -> Response:
+    user = auth.my_user()
+    secret, form.sealed.data = second_step.offer(lookup.settings(), user)
+    link = totp.address(secret, user.email)
+    page = render_template("settings/second_step.html", form=form, secret=second_step.grouped(secret), link=link)
+    return make_response(page, status)
+
+
+@settings.post("/settings/second-step")
+@role("viewer")
+@step_up
+def switch_second_step_on() -> Response:
+    form = SecondStepForm()
+    if not form.validate():
+        return _offer(form, 422)
+    try:
+        codes = second_step.switch_on(lookup.settings(), auth.my_user(), form.sealed.data, form.code.data)
+    except second_step.CodeRefused:
+        form.code.data = ""
+        form.code.errors = [_("This code is wrong. Enter the new secret into the app and try again")]
+        return _offer(form, 422)
+    return _codes(codes)
+
+
+def _codes(codes: list[str]) -> Response:
+    return make_response(render_template("settings/recovery_codes.html", codes=codes))
+
+
+@settings.post("/settings/second-step/codes")
+@role("viewer")
+@step_up
+def renew_codes() -> Response:
+    """New recovery codes; the ones before are void."""
+    user = auth.my_user()
+    if not second_step.is_on(user):
+        abort(404)
+    return _codes(second_step.renew_codes(user))
+
+
+@settings.post("/settings/second-step/off")
+@role("viewer")
+@step_up
+def switch_second_step_off() -> Response:
+    user = auth.my_user()
+    second_step.switch_off(user, user.email)
+    return htmx.redirect(url_for("settings.index"), toast=_("From now on the password alone is asked for"))

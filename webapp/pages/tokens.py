@@ -6,7 +6,7 @@ from flask import Blueprint, Response, make_response, render_template, request, 
 from flask_babel import gettext as _
 
 from webapp import htmx, lookup
-from webapp.auth import me, role
+from webapp.auth import me, role, step_up
 from webapp.forms.token import TokenForm
 from worker import clock, people
 
@@ -26,6 +26,7 @@ def _page(form: TokenForm, made: str = "", status: int = 200) -> Response:
 
 @tokens.post("")
 @role("admin")
+@step_up
 def create() -> Response:
     """Make a token and show it, for the only time."""
     form = TokenForm()
@@ -44,6 +45,7 @@ def create() -> Response:
 
 @tokens.route("/<int:number>/revoke", methods=["GET", "POST"])
 @role("admin")
+@step_up
 def revoke(number: int) -> Response:
     """End a token, after asking."""
     row = lookup.token(number)

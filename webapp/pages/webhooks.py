@@ -6,7 +6,7 @@ from flask import Blueprint, Response, make_response, render_template, request, 
 from flask_babel import gettext as _
 
 from webapp import htmx, lookup, sentences
-from webapp.auth import me, role
+from webapp.auth import me, role, step_up
 from webapp.forms.webhook import WebhookForm
 from worker import webhooks as use
 from worker.models import Webhook
@@ -29,6 +29,7 @@ def _list(form: WebhookForm, status: int = 200) -> Response:
 
 @webhooks.post("")
 @role("admin")
+@step_up
 def create() -> Response:
     """Add a webhook and show its secret, for the only time."""
     form = WebhookForm()
@@ -59,6 +60,7 @@ def _page(row: Webhook, form: WebhookForm, secret: str = "", status: int = 200) 
 
 @webhooks.post("/<int:number>")
 @role("admin")
+@step_up
 def change(number: int) -> Response:
     """Change address and events."""
     row = lookup.webhook(number)
@@ -92,6 +94,7 @@ def test(number: int) -> Response:
 
 @webhooks.route("/<int:number>/delete", methods=["GET", "POST"])
 @role("admin")
+@step_up
 def delete(number: int) -> Response:
     """Forget it, after asking."""
     row = lookup.webhook(number)

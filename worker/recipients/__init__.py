@@ -60,6 +60,8 @@ def receive(
         raise FileRefused("file_too_large", size=declared_size)
     chosen = _options(options)
     path = uploads / secrets.token_hex(16)
+    from worker import broadcasts
+
     try:
         size, digest = _store(stream, path)
         files.keep(path)
@@ -82,6 +84,7 @@ def receive(
                 options=chosen,
                 created_at=clock.now(),
             )
+            broadcasts.people_changed(broadcast.id, actor)
             audit.record(actor, "file.upload", str(file.id), broadcast=broadcast.id)
     except BaseException:
         files.drop(path)
@@ -149,8 +152,13 @@ def same_content(file: RecipientFile) -> RecipientFile | None:
     return found
 
 
-def recheck(file: RecipientFile, options: Mapping[str, Any] | None = None) -> bool:
-    """Check a file again, perhaps with other choices; False when a message of it has already left the queue."""
+def recheck(file: RecipientFile, options: Mapping[str, Any] | None = None, actor: str = "") -> bool:
+    """Check a file again, perhaps with other choices of `actor`; False when it cannot be read anew.
+
+    That is so when a message of it has left the queue, or when the file itself has been removed after its time.
+    """
+    from worker import broadcasts
+
     columns: dict[str, Any] = {
         "state": "checking",
         "owner": None,
@@ -167,8 +175,11 @@ def recheck(file: RecipientFile, options: Mapping[str, Any] | None = None) -> bo
         columns["options"] = _options(options)
     with db.write():
         left = db.value("SELECT SUM(n) FROM counter WHERE file_id = ? AND status <> 'queued'", [file.id])
-        if left or file.removed_at is not None:
+        if left or file.removed_at is not None or not file.path:
             return False
+        if options is not None:
+            broadcasts.people_changed(file.broadcast_id, actor)
+            audit.record(actor, "file.check", str(file.id), **columns["options"])
         RecipientFile.update(**columns).where(RecipientFile.id == file.id).execute()
     return True
 
@@ -189,8 +200,10 @@ def remove(file: RecipientFile, how: str, uploads: Path, actor: str) -> bool:
         )
         if changed != 1:
             return False
+        broadcasts.people_changed(file.broadcast_id, actor)
         audit.record(actor, "file.remove", str(file.id), how=how)
-    files.drop(uploads / file.path)
+    if file.path:
+        files.drop(uploads / file.path)
     if how == "remove" or file.state != "ready":
         begun = db.value(
             "SELECT 1 FROM run WHERE broadcast_id = ? AND number = ? AND started_at IS NOT NULL",

@@ -108,7 +108,7 @@ def test_a_file_is_checked_with_every_reason(client: FlaskClient, api: Headers, 
     assert (file["state"], file["rows"], file["accepted"]) == ("ready", 4, 1)
     assert file["rejected"] == {"phone_missing": 1, "variable_missing": 1, "blank_row": 1}
     assert [(e["line"], e["code"]) for e in file["errors"]] == [(3, "phone_missing"), (4, "variable_missing")]
-    errors = client.get(f"/api/v1/broadcasts/{number}/files/{file['id']}/errors.csv", headers=api["viewer"])
+    errors = client.get(f"/api/v1/broadcasts/{number}/files/{file['id']}/errors.csv", headers=api["sender"])
     assert errors.data.decode("utf-8-sig").count("\r\n") == 3
 
 
@@ -147,11 +147,11 @@ def test_messages_come_in_pages_and_the_report_has_every_row(
     seen: list[str] = []
     after = ""
     while after is not None:
-        page = client.get(f"/api/v1/broadcasts/{number}/messages?limit=50&after={after}", headers=api["viewer"]).json
+        page = client.get(f"/api/v1/broadcasts/{number}/messages?limit=50&after={after}", headers=api["sender"]).json
         seen += [item["phone"] for item in page["items"]]
         after = page["next"]
     assert len(seen) == len(set(seen)) == 120
-    report = client.get(f"/api/v1/broadcasts/{number}/report.csv", headers=api["viewer"]).data.decode("utf-8-sig")
+    report = client.get(f"/api/v1/broadcasts/{number}/report.csv", headers=api["sender"]).data.decode("utf-8-sig")
     assert report.count("\r\n") == 121
     assert "'=N7" in report
     bad = client.get(f"/api/v1/broadcasts/{number}/messages?after=x", headers=api["viewer"])
