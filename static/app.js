@@ -127,6 +127,15 @@
     }
   }
 
+  /* ---- a broadcast that stopped or ended by itself: the parts beside its state load themselves anew */
+  const stateOf = () => (by("live") ? by("live").dataset.state : "");
+  let state = stateOf();
+  on("htmx:afterSettle", () => {
+    if (state === stateOf()) return;
+    state = stateOf();
+    document.body.dispatchEvent(new Event("state-changed"));
+  });
+
   /* ---- dialogs */
   function open(dialog) {
     if (dialog && dialog.id === "keys") listKeys(dialog.querySelector("dl"));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from babel import dates
@@ -116,7 +117,8 @@ class Class(NamedTuple):
 
 def classes(found: statistics.Delays) -> list[Class]:
     """The classes of times to delivery between the first and the last that is not empty."""
-    labels = [_("under %(t)s", t=length(end)) for end in statistics.CLASSES]
+    ends = [length(end) for end in statistics.CLASSES]
+    labels = [_("under %(t)s", t=ends[0])] + [_("%(a)s to %(b)s", a=a, b=b) for a, b in pairwise(ends)]
     labels.append(_("%(t)s and more", t=length(statistics.CLASSES[-1])))
     each = [Class(label, n) for label, n in zip(labels, found.classes, strict=False)]
     filled = [place for place, one in enumerate(each) if one.n]

@@ -44,6 +44,11 @@ class Found:
     marketing: int = 0
     cooling: int = 0
 
+    @property
+    def skipped(self) -> int:
+        """How many of the queue will get nothing: whoever is in one of these numbers is in no other."""
+        return self.stopped + self.marketing + self.cooling
+
 
 @dataclass(frozen=True)
 class Question:

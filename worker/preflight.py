@@ -221,7 +221,9 @@ class _Look:
 
     def _people(self) -> Iterator[Item]:
         if self.queued:
-            yield Item("recipients", OK, {"n": self.queued, **self.totals}, "recipients")
+            level = WARN if self.totals["invalid"] else OK
+            skipped = self.found.skipped if self.found is not None else 0
+            yield Item("recipients", level, {"n": self.queued - skipped, **self.totals}, "recipients")
         if self.totals["blank"]:
             yield Item("blank", INFO, {"n": self.totals["blank"]})
         found = self.found
@@ -271,7 +273,7 @@ class _Look:
             yield Item("ends", OK, {"at": self.ahead.end, "rate": rate, "slower": rate < row.rate_per_minute}, "rate")
         if self.hours is not None:
             facts = {"start": self.hours[0], "stop": self.hours[1], "n": self.ahead.waiting}
-            yield Item("quiet", INFO, facts, "quiet")
+            yield Item("quiet", WARN if self.ahead.waiting else INFO, facts, "quiet")
             if self.zones is None:
                 yield Item("zones_unknown", INFO, {"zone": row.timezone}, "recipients")
             else:

@@ -92,6 +92,11 @@ def few_foreign(text: str) -> list[str]:
     return _FOREIGN.findall(text)
 
 
+def told(text: str) -> Segments:
+    """As `count`, but naming the characters that force UCS-2 only where somebody would rather do without them."""
+    return count(text)._replace(offending=list(dict.fromkeys(few_foreign(text))))
+
+
 def native(text: str) -> str:
     """The text with a GSM character in the place of each foreign one: what it costs without them."""
     return _FOREIGN.sub("?", text)

@@ -507,7 +507,7 @@ class Sender:
         gate = self._gate(channel, lanes, free, now_ms)
         if gate.code:
             for plan, lane in zip(plans, lanes, strict=True):
-                if not self._ends(plan, lane):
+                if not self._ends(plan):
                     self._rest(lane, max(PAUSE, (gate.until - now_ms) / 1000))
                     self._say(plan, {"code": gate.code, "until": gate.until})
             return []
@@ -795,7 +795,7 @@ class Sender:
 
     def _nothing(self, plan: Plan, lane: Lane, now: int) -> None:
         """Nothing can be claimed: ended, or waiting for something that can be named."""
-        if self._ends(plan, lane):
+        if self._ends(plan):
             return
         lane.watched = 0.0  # slots that pass with nobody to send to are no credit
         later = sieve.put_off(plan.id, plan.run, now)
@@ -810,10 +810,8 @@ class Sender:
         self._say(plan, {"code": "file_checking"} if checking else None)
         self._rest(lane, 0.2)
 
-    def _ends(self, plan: Plan, lane: Lane) -> bool:
+    def _ends(self, plan: Plan) -> bool:
         """Whether the broadcast has finished, or stopped because its canary is through."""
-        if lane.in_flight:
-            return False
         return self._finish(plan) or (plan.canary is not None and self._stop_canary(plan, plan.canary))
 
     def _stop_canary(self, plan: Plan, n: int) -> bool:

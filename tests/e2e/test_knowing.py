@@ -209,7 +209,7 @@ def whoever_said_stop_is_skipped(one: Window, product: Product, queued_before: s
     one.open("/optouts")
     reload_until(page, "tbody >> text=+7900•••••10")
     one.shot("stop-list")
-    page.click("tbody a:has-text('000-10-10')")
+    page.click("tbody a:has-text('+7900•••••10')")
     page.wait_for_selector("tbody tr:has-text('Внесён в стоп-лист'):has-text('STOP'):has-text('Ответ человека')")
     one.shot("history")
     before = len(product.accepted())

@@ -204,7 +204,7 @@ def test_an_empty_file_dropped_on_the_form_is_refused_in_place(sender: Browser, 
 def test_the_counter_speaks_while_one_types(sender: Browser, sandbox: dict[str, Channel]) -> None:
     plain = sender.post("/broadcasts/form/counter", {"text": "x" * 161}, htmx=True).text
     assert "161" in plain and "GSM-7" in plain and "2" in plain
-    odd = sender.post("/broadcasts/form/counter", {"text": "a—b"}, htmx=True).text
+    odd = sender.post("/broadcasts/form/counter", {"text": "Sale — today"}, htmx=True).text
     assert "UCS-2" in odd and "—" in odd
 
 
@@ -264,6 +264,14 @@ def test_with_htmx_a_button_answers_with_the_new_state(sender: Browser, draft: B
 def test_a_question_that_came_too_late_leads_back(sender: Browser, draft: Broadcast) -> None:
     answer = sender.get(f"/broadcasts/{draft.id}/restart")
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/broadcasts/{draft.id}")
+
+
+def test_a_restart_proposes_those_whom_the_message_did_not_reach(sender: Browser, draft: Broadcast) -> None:
+    sender.post(f"/broadcasts/{draft.id}/start")
+    make.messages(RecipientFile.get(RecipientFile.broadcast == draft), "delivered", "undelivered")
+    Broadcast.update(state="finished").execute()
+    page = sender.page(f"/broadcasts/{draft.id}/restart")
+    assert re.findall(r'name="who" value="(\w+)" checked', page) == ["undelivered"]
 
 
 def test_the_live_part_says_nothing_while_nothing_changes(sender: Browser, draft: Broadcast, clock: object) -> None:

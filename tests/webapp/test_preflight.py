@@ -246,7 +246,7 @@ def test_the_api_gives_the_sheet(app: Flask, api: dict[str, Any], draft: Broadca
     assert status == 200 and sheet["ok"] is True and sheet["eta"].endswith("Z") and sheet["cost"] is None
     assert {"ok", "items", "numbers", "cost", "currency", "eta"} <= set(sheet)
     by_code = {item["code"]: item for item in sheet["items"]}
-    assert by_code["recipients"]["level"] == "ok" and by_code["longest"]["fix"].endswith("which=longest#preview")
+    assert by_code["recipients"]["level"] == "warn" and by_code["longest"]["fix"].endswith("which=longest#preview")
     assert all(item["level"] in ("block", "warn", "ok", "info") and item["text"] for item in sheet["items"])
     assert (sheet["numbers"]["recipients"], sheet["numbers"]["invalid"]) == (2, 1)
     RecipientFile.update(removed_at=1, removed_how="remove").execute()

@@ -138,7 +138,7 @@ def test_the_timeline_is_a_picture_with_its_table(sender: Browser, file: Recipie
     assert "<polyline" in page and "line-delivered" in page and "style=" not in page
     table = page.split("The picture as a table")[1].split("</table>")[0]
     assert table.count('<td class="number">3</td>') == 2
-    assert "under 5 sec" in page and "Half of them within" in page
+    assert "2 sec to 5 sec" in page and "Half of them within" in page
 
 
 def test_a_large_report_is_counted_by_the_worker_and_looks_again(

@@ -61,7 +61,8 @@ def test_a_good_broadcast_says_what_it_will_do(settings: Settings, sms: Channel,
     assert [numbers[name] for name in ("duplicates", "invalid", "opted_out", "blank")] == [1, 1, 0, 1]
     assert numbers["longest"]["line"] == 2 and numbers["received"] == 0
     codes = {item.code: item.level for item in found.items}
-    assert codes["recipients"] == codes["cost"] == codes["ends"] == codes["channel"] == "ok"
+    assert codes["cost"] == codes["ends"] == codes["channel"] == "ok"
+    assert codes["recipients"] == "warn"  # a row with an error is something to heed
 
 
 def test_what_blocks_is_what_the_start_refuses(settings: Settings, sms: Channel) -> None:
@@ -173,6 +174,7 @@ def test_quiet_hours_hold_and_say_how_many_live_where(settings: Settings, sms: C
     Broadcast.update(quiet_from=21 * 60, quiet_to=9 * 60).execute()
     found = look(settings, row)
     assert found["quiet"].facts["n"] == 1  # at noon in Moscow it is nine in the evening there
+    assert found["quiet"].level == "warn"
     assert [found["zones"].facts[source] for source in ("column", "number", "broadcast")] == [2, 0, 1]
     sheet = preflight.sheet(settings, Broadcast.get_by_id(row.id))
     assert sheet.eta == clock.now() + 12 * HOUR + 1_000 and sheet.numbers["waiting"] == 1
@@ -195,6 +197,7 @@ def test_who_came_to_the_stop_list_and_who_knows_the_text_is_noted(
     assert found["received"].facts == {"n": 2, "at": clock.now() - 3 * HOUR, "broadcast_id": other.id}
     assert (found["received"].level, found["received"].fix) == ("warn", "same")
     assert found["stopped"].facts["n"] == 1
+    assert found["recipients"].facts["n"] == 1  # of two
 
 
 def test_foreign_characters_and_empty_variables_lead_to_their_rows(settings: Settings, sms: Channel) -> None:

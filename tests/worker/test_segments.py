@@ -37,6 +37,11 @@ def test_parts_join_to_the_text_and_cut_no_character_in_two() -> None:
     assert all(len(part.encode("utf-16-le")) // 2 <= segments.UCS_PART for part in parts)
 
 
+def test_a_text_in_another_script_is_told_without_its_alphabet() -> None:
+    assert segments.told("Здравствуйте") == segments.count("Здравствуйте")._replace(offending=[])
+    assert segments.told("See you at the café «Anna»") == segments.count("See you at the café «Anna»")
+
+
 def test_the_characters_that_force_unicode_are_named() -> None:
     assert segments.count("abc «d»").offending == ["«", "»"]
     assert segments.count(segments.plain("«a» — b…")).offending == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -226,6 +227,26 @@ def test_a_report_that_overtakes_the_answer_is_kept(
     assert until(broadcast, finished)["delivered"] == 1
     row = Message.get()
     assert (row.provider_id, row.delivered_at) == ("id-1", 5)
+
+
+def test_an_answer_that_does_not_come_keeps_no_settled_broadcast_running(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender
+) -> None:
+    answered = threading.Event()
+
+    def answer(out: base.Outgoing) -> base.Accepted:
+        with db.connection(), db.write():
+            delivery.apply_updates(sms.id, [base.StatusUpdate("delivered", 5, "id-1", out.token)], 5)
+        answered.wait(15)
+        return base.Accepted("id-1")
+
+    wire.answer = answer
+    broadcast = running(settings, sms, 1)
+    try:
+        assert until(broadcast, finished)["delivered"] == 1
+        assert not answered.is_set()
+    finally:
+        answered.set()
 
 
 def test_reports_in_any_order_and_any_number_end_the_same(

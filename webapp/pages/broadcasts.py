@@ -154,7 +154,7 @@ def contact() -> Response:
 def counter() -> Response:
     """How an SMS with this text is counted."""
     text = request.form.get("text", "").replace("\r\n", "\n").strip()[:COUNTED_MAX]
-    return htmx.partial("broadcasts/_counter.html", counted=segments.count(text) if text else None)
+    return htmx.partial("broadcasts/_counter.html", counted=segments.told(text) if text else None)
 
 
 @broadcasts.post("/form/end")
@@ -269,7 +269,7 @@ def _form_facts(form: BroadcastForm) -> dict[str, Any]:
         "in_form": True,
         "problem": "",
         "columns": list(dict.fromkeys(name for one in files for name in one.file.columns if name)),
-        "counted": segments.count(text[:COUNTED_MAX]) if text else None,
+        "counted": segments.told(text[:COUNTED_MAX]) if text else None,
         **_end(form),
     }
 

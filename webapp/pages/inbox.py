@@ -235,7 +235,7 @@ def _form(conversation: Conversation, given: Answer) -> dict[str, Any]:
         "given": given,
         "waba": waba,
         "text_max": use.WABA_TEXT_MAX if waba else "",
-        "counted": segments.count(given.text) if given.text and not waba else None,
+        "counted": segments.told(given.text) if given.text and not waba else None,
         "quick": use.quick_answers(),
         "templates": use.templates(channel.id) if waba else [],
         "focus": False,
