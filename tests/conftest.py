@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests import described, make, people
+from tests import described, make, people, servers
 from webapp import create_app
 from worker import clock, db, migrations
 from worker.models import User
@@ -67,14 +70,44 @@ def clock_fixture(frozen: Clock) -> Clock:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path / "data", secret_key="only for tests, never for a real installation")
+def settings(tmp_path: Path, server: servers.Postgres | None, request: pytest.FixtureRequest) -> Iterator[Settings]:
+    given = Settings(data=tmp_path / "data", secret_key="only for tests, never for a real installation")
+    if server is None or "database" not in request.fixturenames:
+        yield given
+        return
+    request.getfixturevalue("schema")
+    name = f"molva_{secrets.token_hex(6)}"
+    yield replace(given, database_url=server.database(name, "molva_schema"))
+    server.drop(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("MOLVA_TEST_DATABASE", "sqlite") == "sqlite":
+        return
+    for item in items:
+        if item.get_closest_marker("sqlite"):
+            item.add_marker(pytest.mark.skip(reason="speaks of SQLite"))
 
 
 @pytest.fixture(scope="session")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def server() -> Iterator[servers.Postgres | None]:
+    """The PostgreSQL that all tests of this run use instead of SQLite; None on SQLite, which is the default."""
+    if os.environ.get("MOLVA_TEST_DATABASE", "sqlite") == "sqlite":
+        yield None
+        return
+    with servers.postgres() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def schema(server: servers.Postgres | None, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An empty migrated database, made once and copied for every test."""
     data = tmp_path_factory.mktemp("schema")
+    if server is not None:
+        db.open_database(Settings(data=data, database_url=server.database("molva_schema")))
+        migrations.upgrade()
+        db.close()
+        return b""
     db.open_database(Settings(data=data))
     migrations.upgrade()
     with db.connection():
@@ -88,7 +121,8 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def database(settings: Settings, schema: bytes) -> Iterator[Settings]:
     """A migrated database in a folder of its own, with an open connection for the test's thread."""
     settings.data.mkdir(mode=0o700)
-    settings.database_path.write_bytes(schema)
+    if not settings.database_url:
+        settings.database_path.write_bytes(schema)
     db.open_database(settings)
     with db.connection():
         yield settings

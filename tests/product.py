@@ -18,12 +18,16 @@ from worker import broadcasts, db, recipients, tasks
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.settings import Settings
 
+# What the hosts of an installation have in common.
+SHARED = ("database_url", "queue_url", "secret_key")
+
 
 class Product:
     """`molva serve` on a data folder, killed and started as a test says; judged by sandbox.log."""
 
     def __init__(self, data: Path, port: int = 0, **environment: str) -> None:
-        self.settings = Settings(data=data, port=port)
+        shared = {name: environment.get(f"MOLVA_{name.upper()}", "") for name in SHARED}
+        self.settings = Settings(data=data, port=port, **shared)
         self.environment = environment
         self.process: subprocess.Popen[str] | None = None
         self.url = ""

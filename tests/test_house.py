@@ -9,12 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ROWS = {
     0: "settings clock phone segments problems stopwords workbook",
-    1: "db models migrations vault locks logs totp",
+    1: "db models migrations postgres files vault locks logs totp",
     2: "states optouts throttle rendering providers counters audit causes people breaker quiet sieve canary repeats"
     " events latency approvals invitations second_step hashes",
     3: "backup broadcasts recipients sender lines proofs delivery inbox reports channels channel_settings channel_health"
     " retention privacy watchdog media direct preflight overlap preview forecast statistics attachments talk confirmations"
-    " optout_files rescue webhooks metrics",
+    " optout_files rescue webhooks metrics copying",
     4: "tasks __main__",
 }
 # The tables name statuses that come from the state tables, which are pure data.

@@ -192,6 +192,44 @@ def restore(context: click.Context, /, file: Path, **options: Any) -> None:
         click.echo(f"The database that was here before: {done.aside}")
 
 
+@main.command("copy")
+@DATA
+@click.option("--from", "source", required=True, metavar="sqlite:PATH", help="The database file of the data folder.")
+@click.option("--to", "target", required=True, metavar="postgresql://…", help="An empty database.")
+@click.pass_context
+def copy_(context: click.Context, /, source: str, target: str, **options: Any) -> None:
+    """Move an installation from SQLite to PostgreSQL. Molva must be stopped; what was there stays."""
+    from worker import copying
+
+    if not source.startswith("sqlite:") or not target.startswith("postgresql://"):
+        raise click.ClickException("molva copy goes --from sqlite:PATH --to postgresql://…")
+    try:
+        copying.copy(
+            _merged(context, **options),
+            Path(source.removeprefix("sqlite:")),
+            target,
+            lambda table, rows: click.echo(f"{table}: {rows:,}"),
+        )
+    except copying.CopyError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("Copied and counted. Start Molva with MOLVA_DATABASE_URL and the same secret key")
+
+
+@main.command()
+@DATA
+@click.pass_context
+def restored(context: click.Context, /, **options: Any) -> None:
+    """After pg_restore: stop what would go on by itself. Molva must be stopped."""
+    from worker import backup as copies
+
+    try:
+        done = copies.restored(_merged(context, **options))
+    except copies.BackupError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"As of {clock.iso(done.at)}. Stopped broadcasts: {done.stopped}. Look before you resume")
+    click.echo(f"Messages that were on their way, now uncertain: {done.uncertain}")
+
+
 @main.group()
 def user() -> None:
     """People who may sign in."""
@@ -356,7 +394,7 @@ def key_rotate(context: click.Context, /, **options: Any) -> None:
     from worker import channels, locks, vault, webhooks
 
     settings = _merged(context, **options)
-    if not settings.database_path.exists():
+    if not settings.database_url and not settings.database_path.exists():
         raise click.ClickException(f"There is no installation in {settings.data}")
     if settings.secret_key and len(vault.master_keys(settings)) == 1:
         raise click.ClickException(OWN_KEY)
@@ -417,7 +455,7 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
         "ok",
         f"Molva {settings_module.version()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}",
     )
-    if not settings.database_path.exists():
+    if not settings.database_url and not settings.database_path.exists():
         yield "WRONG", f"there is no installation in {settings.data}; molva creates it at its first start"
         return
     for path in (settings.data, settings.database_path, settings.data / vault.KEY_FILE):
@@ -436,8 +474,12 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "ok", "the secret key can be read"
     except (vault.VaultError, OSError) as error:
         yield "WRONG", str(error)
+    if settings.database_url:
+        yield _line(bool(settings.secret_key), "MOLVA_SECRET_KEY is set, the same on every host")
+        ahead = db.clock_ahead()
+        yield _line(abs(ahead) < 2_000, f"the clock agrees with the database's ({ahead / 1000:+.1f} s)")
     with db.connection():
-        yield _line(db.value("PRAGMA quick_check") == "ok", "the database is sound")
+        yield _line(db.is_sound(), "the database is sound")
         yield _line(people.has_admin(), "there is an administrator (the server prints a code to make one)")
         yield _line(delivery.worker_alive(), "a worker is running (it starts with: molva)")
         yield _line(watchdog.free_space() >= watchdog.DISK_MIN, "the disk of the data folder has room")

@@ -75,7 +75,7 @@ def build(settings: Settings | None = None) -> Flask:
         "trim_blocks": True,
         "lstrip_blocks": True,
     }
-    if db.database.database != str(settings.database_path):
+    if db.database.database != (settings.database_url or str(settings.database_path)):
         db.open_database(settings)
     tasks.configure(settings)
     app.config.update(

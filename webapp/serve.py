@@ -17,7 +17,7 @@ from typing import Any
 from waitress.server import create_server
 
 from webapp import create_app, loop
-from worker import channels, db, locks, migrations, people
+from worker import channels, db, locks, migrations, people, vault
 from worker.providers import sandbox_address
 from worker.settings import Settings
 
@@ -208,6 +208,7 @@ def serve(settings: Settings, with_children: bool = True) -> int:
                 child.start()
             announce_setup(shown)
             warn_if_open(settings)
+            warn_if_alone(settings)
             print(f"Molva: {here}", flush=True)
             server.run()
         except (SystemExit, KeyboardInterrupt):
@@ -258,6 +259,16 @@ def warn_if_open(settings: Settings) -> None:
             "%s is reachable from other machines without HTTPS. "
             "Put a proxy with a certificate in front and set MOLVA_TRUSTED_PROXIES.",
             settings.host,
+        )
+
+
+def warn_if_alone(settings: Settings) -> None:
+    """Say it when the secret key lies on this host alone although other hosts may share the database."""
+    if settings.database_url and not settings.secret_key:
+        log.warning(
+            "The secret key lies in %s: other hosts on the same database cannot read what it seals. "
+            "Set MOLVA_SECRET_KEY to the same value everywhere.",
+            settings.data / vault.KEY_FILE,
         )
 
 

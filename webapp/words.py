@@ -453,6 +453,7 @@ AUDIT_ACTIONS: dict[str, LazyString] = {
 STORED: dict[str, LazyString] = {
     "message": _l("Messages: number, row of the file, status, times, the provider’s id"),
     "recipient_file": _l("Uploaded files: name, columns, first rows; the file itself on the disk"),
+    "stored_file": _l("Uploaded and attached files, where several hosts share a database"),
     "rejected_row": _l("Rows of files that got no message, and why"),
     "attempt": _l("Tries that did not simply succeed, with the provider’s words"),
     "delivery_report": _l("Delivery reports of the providers"),

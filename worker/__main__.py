@@ -41,6 +41,8 @@ BEAT_EVERY = 3.0  # from a thread of its own: no import or copy may make a livin
 DRAIN_PAUSE = 0.2
 ASK_AGAIN = 600.0
 CHECK_EVERY = 3_600.0
+CLOCK_MAX = 2 * clock.SECOND  # leases and the rate of several machines need one time
+CLOCK = "This machine's clock is %+.1f s off that of the database's machine: let both follow one time server"
 RETAIN_EVERY = 3_600.0
 
 
@@ -82,9 +84,12 @@ class WorkerProcess:
     def _register(self) -> int:
         now = clock.now()
         with db.write():
-            row = WorkerRow.create(pid=os.getpid(), host=socket.gethostname(), started_at=now, heartbeat_at=now)
+            row = WorkerRow.create(pid=os.getpid(), host=self._host(), started_at=now, heartbeat_at=now)
         self._lock = locks.hold_worker(self.settings, row.id)
         return int(row.id)
+
+    def _host(self) -> str:
+        return locks.place(self.settings.data) if db.is_shared() else socket.gethostname()
 
     def start(self) -> None:
         self.sender.start()
@@ -192,7 +197,7 @@ class WorkerProcess:
         """Work whose nudge was lost, or whose worker died: taken up by anyone after a moment."""
         for (broadcast_id,) in db.rows(
             "SELECT r.broadcast_id FROM run r JOIN broadcast b ON b.id = r.broadcast_id AND b.run = r.number"
-            " WHERE r.copied = 0 AND r.started_at < ?",
+            " WHERE NOT r.copied AND r.started_at < ?",
             [clock.now() - 10 * clock.SECOND],
         ):
             broadcasts.copy_run(broadcast_id)
@@ -202,9 +207,7 @@ class WorkerProcess:
             .order_by(RecipientFile.id)
             .limit(10)
         ):
-            orphaned = (
-                file.owner is not None and file.owner != self.owner and not locks.is_alive(self.settings, file.owner)
-            )
+            orphaned = file.owner not in (None, self.owner) and delivery.is_gone(self.settings, file.owner)
             forgotten = file.owner is None and file.created_at < clock.now() - 5 * clock.SECOND
             if orphaned or forgotten or recipients.waits(file.id):
                 tasks.run_read_file(file.id)
@@ -229,6 +232,9 @@ def _run(options: settings.Settings, watch_stdin: bool) -> int:
         migrations.require_current()
     except migrations.SchemaError as error:
         log.error("%s", error)
+        return 1
+    if abs(ahead := db.clock_ahead()) > CLOCK_MAX:
+        log.error(CLOCK, ahead / 1000)
         return 1
     stopping = threading.Event()
     process = WorkerProcess(options)

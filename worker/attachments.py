@@ -12,9 +12,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
 
-from worker import channels, clock, db, vault
+from worker import channels, clock, db, files, vault
 from worker.models import Attachment, Channel
 from worker.providers.base import FILE_MAX, LATER, UNCLEAR, InboundMessage, SendError, clean
 from worker.settings import Settings
@@ -69,10 +70,9 @@ def file_name(row: Attachment) -> str:
     return f"{stem}.{ending}" if ending else stem
 
 
-def file_of(settings: Settings, row: Attachment) -> Path | None:
-    """Where a fetched file lies; None when it is not here."""
-    path = settings.media / row.path
-    return path if row.state == "ready" and row.path and path.is_file() else None
+def file_of(settings: Settings, row: Attachment) -> Path | BytesIO | None:
+    """A fetched file; None when it is not here."""
+    return files.find(settings.media / row.path) if row.state == "ready" and row.path else None
 
 
 def again(row: Attachment) -> bool:
@@ -146,6 +146,7 @@ def _store(settings: Settings, data: bytes) -> str:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        files.keep(path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -160,7 +161,7 @@ def _keep(settings: Settings, row: Attachment, data: bytes, path: str) -> None:
         )
         if kept.execute():
             return
-    (settings.media / path).unlink(missing_ok=True)  # another try was faster, or the row is gone
+    files.drop(settings.media / path)  # another try was faster, or the row is gone
 
 
 def _put_off(row: Attachment, pause: int, cause: str | None = None) -> None:

@@ -39,6 +39,15 @@ STAGE = ".restore"
 FILE = re.compile(rf"({'|'.join(FOLDERS)})/[0-9a-f]{{32}}\Z")
 
 
+# All of an installation on a server lies in its database, but for the secret key.
+SERVER_BACKUP = """The database is a PostgreSQL server's, whose own tools copy it while it is used:
+  pg_dump --format=custom --file=molva.dump "$MOLVA_DATABASE_URL"
+Keep MOLVA_SECRET_KEY as well: without it the credentials cannot be read."""
+SERVER_RESTORE = """The database is a PostgreSQL server's. Stop Molva on all hosts, then
+  pg_restore --clean --if-exists --dbname="$MOLVA_DATABASE_URL" molva.dump
+  molva restored"""
+
+
 class BackupError(RuntimeError):
     """Why nothing was backed up or restored, in words for the console."""
 
@@ -72,6 +81,8 @@ def backup(settings: Settings, target: Path, overwrite: bool = False) -> Report:
 
     The file appears under its name only when it is whole and on the disk.
     """
+    if settings.database_url:
+        raise BackupError(SERVER_BACKUP)
     if not settings.database_path.exists():
         raise BackupError(f"There is no installation in {settings.data}")
     _refuse_existing(target, overwrite)
@@ -190,6 +201,8 @@ def restore(settings: Settings, source: Path) -> Report:
     Everything is unpacked, checked, migrated and stopped beside the living data first; a restore that
     dies on the way leaves the old data as they were, or the new ones whole.
     """
+    if settings.database_url:
+        raise BackupError(SERVER_RESTORE)
     db.make_private(settings.data)
     lock = locks.alone(settings)
     if lock is None:
@@ -265,21 +278,42 @@ def _prepare(staged: Settings, settings: Settings, source: Path, manifest: dict[
     at = int(manifest["at"])
     with db.connection():
         with db.write():
-            _cancel_direct()
-            webhooks.stop_all(webhooks.RESTORED)
-            stopped = _stop_all(at)
-            uncertain = _lose_all()
+            stopped, uncertain = _still(at, source.name)
             _keep_opt_outs(settings.database_path)
-            # Nobody is signed in, no worker is alive, no file is being read.
-            LoginSession.delete().execute()
-            db.execute("UPDATE worker SET heartbeat_at = 0")
-            RecipientFile.update(owner=None).where(RecipientFile.state == "checking").execute()
-            audit.record("command line", "data.restore", source.name, at=at, stopped=stopped, uncertain=uncertain)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db.execute("PRAGMA journal_mode=DELETE")
     db.close()
     _sync(staged.database_path)
     return Report(source, at, stopped=stopped, uncertain=uncertain, applied=tuple(applied))
+
+
+def _still(at: int, source: str) -> tuple[int, int]:
+    """Leave nothing running in a restored database; the broadcasts stopped, the messages now uncertain."""
+    _cancel_direct()
+    webhooks.stop_all(webhooks.RESTORED)
+    stopped, uncertain = _stop_all(at), _lose_all()
+    # Nobody is signed in, no worker is alive, no file is being read.
+    LoginSession.delete().execute()
+    db.execute("UPDATE worker SET heartbeat_at = 0")
+    RecipientFile.update(owner=None).where(RecipientFile.state == "checking").execute()
+    audit.record("command line", "data.restore", source, at=at, stopped=stopped, uncertain=uncertain)
+    return stopped, uncertain
+
+
+def restored(settings: Settings) -> Report:
+    """The last step of a restore by the database server's own tools: nothing is left running. Raises BackupError."""
+    if not settings.database_url:
+        raise BackupError("molva restore does this by itself")
+    db.open_database(settings)
+    with db.connection():
+        applied = migrations.upgrade()
+        # What the database itself knows of the moment of the copy.
+        at = int(db.value("SELECT MAX(heartbeat_at) FROM worker") or clock.now())
+        if at > clock.now() - 10 * clock.SECOND:
+            raise BackupError("A worker is running on this database. Stop Molva on all hosts first")
+        with db.write():
+            stopped, uncertain = _still(at, "database")
+    return Report(Path(), at, stopped=stopped, uncertain=uncertain, applied=tuple(applied))
 
 
 def _stop_all(at: int) -> int:

@@ -638,7 +638,7 @@ def like(name: str) -> str:
     return "%" + name.casefold().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
 
 
-@db.database.func("casefold")
+@db.sqlite_function("casefold")
 def _casefold(value: str | None) -> str | None:
     # SQLite's own lower() and LIKE fold ASCII letters only; names are often Russian.
     return value.casefold() if value is not None else None

@@ -35,7 +35,7 @@ def drift(broadcast_id: int) -> Deltas:
             "SELECT run, file_id, status, SUM(n) FROM ("
             "SELECT m.run, m.file_id, m.status, COUNT(*) AS n FROM message m"
             " WHERE m.file_id IN (SELECT id FROM recipient_file WHERE broadcast_id = ?) GROUP BY 1, 2, 3"
-            " UNION ALL SELECT run, file_id, status, -n FROM counter WHERE broadcast_id = ?)"
+            " UNION ALL SELECT run, file_id, status, -n FROM counter WHERE broadcast_id = ?) AS found"
             " GROUP BY 1, 2, 3 HAVING SUM(n) <> 0",
             [broadcast_id, broadcast_id],
         )

@@ -26,7 +26,7 @@ from worker import (
     proofs,
     vault,
 )
-from worker.locks import is_alive
+from worker.locks import is_alive, place
 from worker.models import Broadcast, Channel, RecipientFile
 from worker.models import Worker as WorkerRow
 from worker.providers import base
@@ -132,7 +132,7 @@ def apply_waiting(providers: channels.Providers) -> int:
 
 _WAITING = (
     "SELECT id, channel_id, path, query, headers, body, received_at FROM callback WHERE processed_at IS NULL"
-    " AND channel_id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?"
+    " AND channel_id NOT IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) ORDER BY id LIMIT ?"
 )
 
 
@@ -716,13 +716,25 @@ def _answered(channel_id: int, item: InboundMessage, at: int) -> tuple[int, int]
 # --- recovery ---------------------------------------------------------------------------------------
 
 
+GONE = clock.MINUTE  # without a sign of life, longer than any lease lasts
+
+
+def is_gone(settings: Settings, owner: int | None) -> bool:
+    """Whether a worker is known to be dead: by its lock where that can be seen, else by its long silence."""
+    if db.is_shared() and owner is not None:
+        found = db.rows("SELECT host, heartbeat_at FROM worker WHERE id = ?", [owner])
+        if found and found[0][0] != place(settings.data):
+            return int(found[0][1]) < clock.now() - GONE
+    return not is_alive(settings, owner)
+
+
 def recover(settings: Settings, own: int | None = None, in_flight: Collection[int] = ()) -> int:
     """sending → uncertain for rows whose lease lapsed or whose worker is known to be dead; how many.
 
     Rows that this process (`own`) has in flight are its own business.
     """
     owners = {row[0] for row in db.rows("SELECT DISTINCT owner FROM message WHERE status = 'sending'")}
-    dead = {owner for owner in owners if owner != own and not is_alive(settings, owner)}
+    dead = {owner for owner in owners if owner != own and is_gone(settings, owner)}
     now, lost = clock.now(), 0
     # A living worker that shows itself looks after its own; a lease that seems to be over is a clock that jumped.
     shown = {row[0] for row in db.rows("SELECT id FROM worker WHERE heartbeat_at > ?", [now - ALIVE])}
@@ -768,14 +780,14 @@ def _lose(rows: list[tuple[Any, ...]], now: int) -> None:
 def take_jump(ahead: int) -> bool:
     """Whether this process is the first to notice a jump of the clock; `ahead` is the new difference to the
     monotonic clock (ms), which all processes of a machine share."""
+    name = f"clock_ahead {place(db.folder())}" if db.is_shared() else "clock_ahead"
     with db.write():
-        known = db.value("SELECT value FROM setting WHERE name = 'clock_ahead'")
+        known = db.value("SELECT value FROM setting WHERE name = ?", [name])
         if known is not None and abs(int(known) - ahead) < clock.MINUTE:
             return False
         db.execute(
-            "INSERT INTO setting (name, value) VALUES ('clock_ahead', ?)"
-            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            [str(ahead)],
+            "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            [name, str(ahead)],
         )
     return True
 

@@ -142,7 +142,7 @@ _SENT = (
 def by_ids(ids: Iterable[int]) -> list[Sent]:
     """These single messages, by their own ids (at most some hundreds), oldest first."""
     given = json.dumps(list(ids))
-    sql = f"{_SENT} WHERE d.id IN (SELECT value FROM json_each(?)) ORDER BY d.id"  # noqa: S608
+    sql = f"{_SENT} WHERE d.id IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) ORDER BY d.id"  # noqa: S608
     return [Sent(*row) for row in db.rows(sql, [given])]
 
 

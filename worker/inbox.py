@@ -32,18 +32,18 @@ MAY_ANSWER = ("sender", "admin")
 # --- what comes in ----------------------------------------------------------------------------------
 
 _RECEIVED = (
-    "INSERT INTO conversation (channel_id, phone, name, state, unread, broadcast_id, message_id, last_in_at, last_at,"
-    " last_text, last_direction, created_at) VALUES (?, ?, ?, 'open', 1, ?, ?, ?, ?, ?, 'in', ?)"
+    "INSERT INTO conversation AS c (channel_id, phone, name, state, unread, broadcast_id, message_id, last_in_at,"
+    " last_at, last_text, last_direction, created_at) VALUES (?, ?, ?, 'open', 1, ?, ?, ?, ?, ?, 'in', ?)"
     " ON CONFLICT (channel_id, phone) DO UPDATE SET"
-    " name = COALESCE(excluded.name, name), state = 'open', closed_at = NULL, unread = unread + 1,"
+    " name = COALESCE(excluded.name, c.name), state = 'open', closed_at = NULL, unread = c.unread + 1,"
     # Callbacks come in any order: an older message does not take the place of a newer one.
-    " broadcast_id = CASE WHEN excluded.last_in_at >= last_in_at OR broadcast_id IS NULL"
-    " THEN COALESCE(excluded.broadcast_id, broadcast_id) ELSE broadcast_id END,"
-    " message_id = CASE WHEN excluded.last_in_at >= last_in_at OR message_id IS NULL"
-    " THEN COALESCE(excluded.message_id, message_id) ELSE message_id END,"
-    " last_text = CASE WHEN excluded.last_at >= last_at THEN excluded.last_text ELSE last_text END,"
-    " last_direction = CASE WHEN excluded.last_at >= last_at THEN 'in' ELSE last_direction END,"
-    " last_in_at = MAX(last_in_at, excluded.last_in_at), last_at = MAX(last_at, excluded.last_at)"
+    " broadcast_id = CASE WHEN excluded.last_in_at >= c.last_in_at OR c.broadcast_id IS NULL"
+    " THEN COALESCE(excluded.broadcast_id, c.broadcast_id) ELSE c.broadcast_id END,"
+    " message_id = CASE WHEN excluded.last_in_at >= c.last_in_at OR c.message_id IS NULL"
+    " THEN COALESCE(excluded.message_id, c.message_id) ELSE c.message_id END,"
+    " last_text = CASE WHEN excluded.last_at >= c.last_at THEN excluded.last_text ELSE c.last_text END,"
+    " last_direction = CASE WHEN excluded.last_at >= c.last_at THEN 'in' ELSE c.last_direction END,"
+    " last_in_at = MAX(c.last_in_at, excluded.last_in_at), last_at = MAX(c.last_at, excluded.last_at)"
     " RETURNING id"
 )
 
@@ -119,10 +119,9 @@ def find(chosen: Filter, after: str = "", limit: int = PAGE) -> Page:
     if after:
         where.append("(c.last_at, c.id) < (?, ?)")
         parameters += _cursor(after)
-    sql = (
-        f"SELECT c.* FROM conversation c WHERE {' AND '.join(where) or '1'} ORDER BY c.last_at DESC, c.id DESC LIMIT ?"  # noqa: S608
-    )
-    found = list(Conversation.raw(sql, *parameters, limit + 1))
+    which = " AND ".join(where) or "TRUE"
+    sql = f"SELECT c.* FROM conversation c WHERE {which} ORDER BY c.last_at DESC, c.id DESC LIMIT ?"  # noqa: S608
+    found = list(Conversation.raw(db.spelt(sql), *parameters, limit + 1))
     last = found[limit - 1] if len(found) > limit else None
     return Page(found[:limit], f"{last.last_at}.{last.id}" if last is not None else None)
 
@@ -155,33 +154,24 @@ def _conditions(chosen: Filter) -> tuple[list[str], list[Any]]:
 
 
 # Any of what the person wrote, among the latest messages with these words: those of a common word are endless.
-_WROTE = (
-    "EXISTS (SELECT 1 FROM inbound i WHERE i.conversation_id = c.id AND i.id IN"
-    " (SELECT rowid FROM inbound_words WHERE inbound_words MATCH ? ORDER BY rowid DESC LIMIT 10000))"
-)
+_WROTE = "EXISTS (SELECT 1 FROM inbound i WHERE i.conversation_id = c.id AND i.id IN ({words}))"
+_LATEST = 10_000
 
 
 def _matching(q: str) -> tuple[str, list[str]]:
     """The condition that name, number or words of a conversation have `q` in them."""
-    sql, values = "(c.name GLOB ?", [_any_case(q)]
+    sql, name = db.holding("c.name", q)
+    values = [name]
     if len(q) >= SHORTEST:
-        sql += f" OR {_WROTE}"
-        values.append('"' + q.replace('"', '""') + '"')
+        words, value = db.inbound_with(q, _LATEST)
+        sql += f" OR {_WROTE.format(words=words)}"
+        values.append(value)
     digits = "".join(c for c in q if c.isdigit() and c.isascii())
     if digits and not any(c.isalpha() for c in q):
-        sql += " OR c.phone GLOB ?"
-        values.append(f"*{digits}*")
-    return sql + ")", values
-
-
-def _any_case(q: str) -> str:
-    """A pattern that finds `q` whatever the case: SQLite's LIKE folds Latin letters only."""
-    return "*" + "".join(_letter(c) for c in q) + "*"
-
-
-def _letter(c: str) -> str:
-    forms = "".join(dict.fromkeys(form for form in (c, c.lower(), c.upper()) if len(form) == 1))
-    return f"[{forms}]" if len(forms) > 1 or c in "*?[" else c
+        condition, value = db.holding("c.phone", digits)
+        sql += f" OR {condition}"
+        values.append(value)
+    return f"({sql})", values
 
 
 def _cursor(after: str) -> list[int]:
@@ -193,7 +183,7 @@ def _cursor(after: str) -> list[int]:
 
 def unread_number() -> int:
     """How many conversations have something unread, counted up to one more than UNREAD_SHOWN."""
-    sql = "SELECT COUNT(*) FROM (SELECT 1 FROM conversation WHERE unread > 0 LIMIT ?)"
+    sql = "SELECT COUNT(*) FROM (SELECT 1 FROM conversation WHERE unread > 0 LIMIT ?) AS unread"
     return int(db.value(sql, [UNREAD_SHOWN + 1]))
 
 

@@ -1,7 +1,8 @@
 """The lines of Providers that receive over a connection of their own: one process at a time keeps each of them.
 
 A vendor often allows an account one connection, so only the process that keeps it sends and receives there. The
-lock on a file decides which one that is, and the system drops it when the process dies.
+lock on a file decides which one that is, and the system drops it when the process dies. Where several hosts share a
+database, the lock is the database server's, which drops it with the connection; who has lost it lets the line go.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Protocol, runtime_checkable
 
 import peewee
 
@@ -24,13 +25,30 @@ log = logging.getLogger("molva.lines")
 PROVIDERS_WITH_LINE = frozenset(key for key, provider in PROVIDERS.items() if provider.line)
 
 
+LINE = 1  # the kind of lock
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A lock that can be lost while its holder lives."""
+
+    def stands(self) -> bool:
+        """Whether it is still ours."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
+_Lock = IO[bytes] | Shared
+
+
 class Lines:
     """The lines that this process keeps."""
 
     def __init__(self, settings: Settings, providers: channels.Providers) -> None:
         self._settings = settings
         self._providers = providers
-        self._locks: dict[int, IO[bytes]] = {}
+        self._locks: dict[int, _Lock] = {}
         self._open: dict[int, Provider] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -41,6 +59,10 @@ class Lines:
 
     def keep(self) -> None:
         """Take the lines that nobody keeps, connect them, and let go of those that are not used any more."""
+        with self._lock:
+            for lost in [one for one, lock in self._locks.items() if isinstance(lock, Shared) and not lock.stands()]:
+                log.warning("channel %d: its line is another process's to keep now", lost)
+                self._let_go(lost)
         found = {
             channel.id: channel
             for channel in Channel.select().where(
@@ -54,11 +76,17 @@ class Lines:
                 self._let_go(gone)
             for channel_id, channel in found.items():
                 if channel_id not in self._locks:
-                    lock = locks.hold(self._settings.data / f"line-{channel_id}.lock")
+                    lock = self._hold(channel_id)
                     if lock is None:
                         continue
                     self._locks[channel_id] = lock
                 self._connect(channel)
+
+    def _hold(self, channel_id: int) -> _Lock | None:
+        if db.is_shared():
+            held: _Lock | None = db.hold(LINE, channel_id)
+            return held
+        return locks.hold(self._settings.data / f"line-{channel_id}.lock")
 
     def _connect(self, channel: Channel) -> None:
         """Open the line by the channel's present settings; the Provider keeps it connected."""

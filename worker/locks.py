@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import IO
 
@@ -39,6 +40,19 @@ def hold(path: Path) -> IO[bytes] | None:
         return file
     file.close()
     return None
+
+
+def place(folder: Path) -> str:
+    """The name of a data folder on its machine: where the locks lie that its processes hold.
+
+    Two hosts on one database have a folder each, and a folder may be copied: both parts are needed.
+    """
+    path = folder / "place"
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(8))
+    return f"{socket.gethostname()}/{path.read_text(encoding='ascii')}"
 
 
 def worker_file(settings: Settings, owner: int) -> Path:

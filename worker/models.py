@@ -701,6 +701,16 @@ class Latency(Table):
         indexes = ((("channel_id", "upto"), True),)
 
 
+class StoredFile(Table):
+    """The bytes of a file that all hosts of an installation may read; see worker.files."""
+
+    name = CharField(primary_key=True)  # uploads/… or media/…
+    body = BlobField()
+
+    class Meta:
+        table_name = "stored_file"
+
+
 class Removal(Table):
     """What a timer or an erasure removed: how many of what, never whose."""
 
@@ -750,5 +760,6 @@ TABLES: tuple[type[Table], ...] = (
     WebhookDelivery,
     Event,
     Latency,
+    StoredFile,
     Removal,
 )

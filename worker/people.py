@@ -330,7 +330,9 @@ def new_setup_code() -> str | None:
         if has_admin():
             return None
         fact = {"hash": digest(_normal_code(code)), "until": clock.now() + SETUP_CODE_LIFE}
-        Setting.insert(name="setup_code", value=fact).on_conflict_replace().execute()
+        Setting.insert(name="setup_code", value=fact).on_conflict(
+            conflict_target=[Setting.name], preserve=[Setting.value]
+        ).execute()
     return code
 
 
@@ -415,7 +417,10 @@ def count_failure(key: str, free: int, longest: int) -> None:
     seen = LoginAttempt.get_or_none(LoginAttempt.key == key)
     failures = 1 + (seen.failures if seen else 0)
     wait = 0 if failures < free else min(longest, clock.SECOND << min(failures - free, 20))
-    LoginAttempt.insert(key=key, failures=failures, until=now + wait, last_at=now).on_conflict_replace().execute()
+    LoginAttempt.insert(key=key, failures=failures, until=now + wait, last_at=now).on_conflict(
+        conflict_target=[LoginAttempt.key],
+        preserve=[LoginAttempt.failures, LoginAttempt.until, LoginAttempt.last_at],
+    ).execute()
 
 
 # ---- login sessions

@@ -7,6 +7,7 @@ phone. The stop list keeps that hash too, so that who said stop is not written t
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from worker import audit, clock, counters, db, hashes, retention
+from worker import audit, clock, counters, db, files, hashes, retention
 from worker.models import TABLES, RecipientFile, Removal, User
 from worker.settings import Settings
 
@@ -37,6 +38,7 @@ class Stored(NamedTuple):
 STORED = (
     Stored("message", True, "numbers"),
     Stored("recipient_file", True, "files"),
+    Stored("stored_file", True, "files"),
     Stored("rejected_row", True, "texts"),
     Stored("attempt", True, "texts"),
     Stored("delivery_report", True, "texts"),
@@ -95,10 +97,16 @@ def _holds(wanted: re.Pattern[bytes], values: Any) -> bool:
     return any(wanted.search(v if isinstance(v, bytes) else str(v).encode()) for v in values if v is not None)
 
 
+def _key(table: str) -> tuple[str, Any, str]:
+    """The key of a table, a value before its first, and how one out of a JSON list is read."""
+    field: Any = next(model for model in TABLES if model._meta.table_name == table)._meta.primary_key
+    whole = field.field_type in ("AUTO", "BIGAUTO")
+    return field.column_name, -1 if whole else "", "CAST(value AS BIGINT)" if whole else "value"
+
+
 def _raw_rows(table: str, columns: tuple[str, ...], wanted: re.Pattern[bytes]) -> Iterator[Any]:
     """The keys of rows of a table whose raw columns hold the number; a walk through the whole table."""
-    key = "rowid"
-    last = -1
+    key, last, _read = _key(table)
     while found := db.rows(
         f"SELECT {key}, {', '.join(columns)} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?",  # noqa: S608
         [last, STEP],
@@ -115,16 +123,19 @@ def find(settings: Settings, phone: str) -> dict[str, list[dict[str, Any]]]:
     found = {"message": _named("message", "phone = ?", [phone])}
     ids = json.dumps([row["id"] for row in found["message"]])
     for table in ("attempt", "delivery_report", "part"):
-        found[table] = _named(table, "message_id IN (SELECT value FROM json_each(?))", [ids])
+        found[table] = _named(table, "message_id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))", [ids])
     for table in BY_PHONE:
         found[table] = _named(table, "phone = ?", [phone])
     replies = json.dumps([row["id"] for row in found["inbound"]])
-    found["attachment"] = _named("attachment", "inbound_id IN (SELECT value FROM json_each(?))", [replies])
+    found["attachment"] = _named(
+        "attachment", "inbound_id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))", [replies]
+    )
     wanted = pattern(phone)
     for table, columns in RAW:
         if table in _TABLES:
             keys = json.dumps(list(_raw_rows(table, columns, wanted)))
-            found[table] = _named(table, "rowid IN (SELECT value FROM json_each(?))", [keys])
+            key, _first, read = _key(table)
+            found[table] = _named(table, f"{key} IN (SELECT {read} FROM json_each(?))", [keys])  # noqa: S608
     found["files"] = [{"name": name} for _file, name in _files_with(settings, phone)]
     return {table: rows for table, rows in found.items() if rows}
 
@@ -149,17 +160,17 @@ def _files_with(settings: Settings, phone: str) -> list[tuple[RecipientFile, str
 def in_file(path: Path, wanted: re.Pattern[bytes]) -> bool:
     """Whether a file holds the number, as text of any encoding or inside an XLSX."""
     try:
-        data = path.read_bytes()
-        if zipfile.is_zipfile(path):
-            data = b"\n".join(_unpacked(path))
+        data = files.read(path)
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            data = b"\n".join(_unpacked(io.BytesIO(data)))
     except (OSError, zipfile.BadZipFile, RuntimeError, ValueError):
         return False
     return wanted.search(data) is not None or wanted.search(data.replace(b"\0", b"")) is not None
 
 
-def _unpacked(path: Path) -> Iterator[bytes]:
+def _unpacked(packed: io.BytesIO) -> Iterator[bytes]:
     left = UNPACKED_MAX
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(packed) as archive:
         for info in archive.infolist():
             if left <= 0:
                 return
@@ -175,8 +186,7 @@ def _unpacked(path: Path) -> Iterator[bytes]:
 def erase(settings: Settings, phone: str, actor: str) -> dict[str, int]:
     """Erase one person everywhere; how many of what. What was queued for them is not sent."""
     removed: Numbers[str] = Numbers()
-    db.execute("PRAGMA secure_delete = ON")
-    try:
+    with db.erasing():
         removed.update(_messages(settings, phone))
         removed.update(retention.forget_inbox(settings, phone, clock.now() + retention.DAY))
         removed.update(_stop_list(settings, phone))
@@ -189,8 +199,6 @@ def erase(settings: Settings, phone: str, actor: str) -> dict[str, int]:
             Removal.create(at=clock.now(), kind="person", actor=actor, body=report)
             audit.record(actor, "privacy.erase", phone, **report)
             retention.want_vacuum()
-    finally:
-        db.execute("PRAGMA secure_delete = OFF")
     return report
 
 
@@ -236,9 +244,10 @@ def _raw(phone: str) -> dict[str, int]:
         if table not in _TABLES:
             continue
         keys = list(_raw_rows(table, columns, wanted))
+        sql = f"DELETE FROM {table} WHERE {_key(table)[0]} = ?"  # noqa: S608
         for begin in range(0, len(keys), STEP):
             with db.write():
-                db.many(f"DELETE FROM {table} WHERE rowid = ?", [(key,) for key in keys[begin : begin + STEP]])  # noqa: S608
+                db.many(sql, [(key,) for key in keys[begin : begin + STEP]])
         removed[f"{table}s"] = len(keys)
     return removed
 

@@ -152,10 +152,11 @@ def _messages(channel_id: int, column: str, values: Sequence[Any]) -> dict[int, 
     """The messages of this channel whose `column` is one of `values`; of several with one id the latest is last."""
     if not values:
         return {}
+    value = "CAST(value AS BIGINT)" if column == "m.id" else "value"
     sql = (
         "SELECT m.id, m.broadcast_id, m.run, m.file_id, m.status, m.token, m.provider_id, m.sending_at, m.sent_at,"  # noqa: S608
         " m.delivered_at, m.read_at FROM message m JOIN broadcast b ON b.id = m.broadcast_id"
-        f" WHERE b.channel_id = ? AND {column} IN (SELECT value FROM json_each(?)) ORDER BY m.id"
+        f" WHERE b.channel_id = ? AND {column} IN (SELECT {value} FROM json_each(?)) ORDER BY m.id"
     )
     return {row[0]: _Message(row) for row in db.rows(sql, [channel_id, json.dumps(values)])}
 

@@ -152,7 +152,7 @@ def _phone_range(phone: str) -> list[str]:
 def _is_narrow(phone: str) -> bool:
     """Whether so few messages went to numbers with this beginning that an index finds them all at once."""
     few = "SELECT 1 FROM message WHERE status <> 'queued' AND phone >= ? AND phone < ? LIMIT ?"
-    return int(db.value(f"SELECT COUNT(*) FROM ({few})", [*_phone_range(phone), NARROW + 1])) <= NARROW  # noqa: S608
+    return int(db.value(f"SELECT COUNT(*) FROM ({few}) AS few", [*_phone_range(phone), NARROW + 1])) <= NARROW  # noqa: S608
 
 
 def _walk(
@@ -368,7 +368,7 @@ def compare(name: str = "", before: int | None = None, limit: int = PAGE) -> tup
 def _compared(found: Sequence[tuple[Any, ...]]) -> list[Compared]:
     """The numbers of these (run id, run, start, broadcast id), in three reads however many there are."""
     ids = json.dumps([broadcast_id for *_, broadcast_id in found])
-    of_these = "broadcast_id IN (SELECT value FROM json_each(?))"
+    of_these = "broadcast_id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
     chosen = Broadcast.select(Broadcast, Channel).join(Channel, JOIN.LEFT_OUTER)
     rows = {row.id: row for row in chosen.where(Broadcast.id.in_({broadcast_id for *_, broadcast_id in found}))}
     numbers: dict[tuple[int, int], dict[str, int]] = {}

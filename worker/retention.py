@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from worker import audit, clock, db, hashes
+from worker import files as kept_files
 from worker.models import Broadcast, Conversation, RecipientFile, Removal, Setting
 from worker.settings import Settings
 
@@ -43,7 +44,9 @@ def set_days(chosen: dict[str, int | None], actor: str) -> None:
         if name not in TIMERS or (value is not None and not TIMERS[name] <= value <= DAYS_MAX):
             raise ValueError(name)
     with db.write():
-        Setting.insert(name=_SETTING, value=days() | chosen).on_conflict_replace().execute()
+        Setting.insert(name=_SETTING, value=days() | chosen).on_conflict(
+            conflict_target=[Setting.name], preserve=[Setting.value]
+        ).execute()
         audit.record(actor, "settings.retention", "", **chosen)
 
 
@@ -143,16 +146,17 @@ def _messages(broadcast: Broadcast) -> Iterator[list[int]]:
 
 
 # Statements about some messages, whose ids come as a JSON list.
-_FORGET_ROWS = "UPDATE message SET row = NULL WHERE id IN (SELECT value FROM json_each(?)) AND row IS NOT NULL"
+_GIVEN = "(SELECT CAST(value AS BIGINT) FROM json_each(?))"
+_FORGET_ROWS = f"UPDATE message SET row = NULL WHERE id IN {_GIVEN} AND row IS NOT NULL"  # noqa: S608
 _FORGET_WORDS = (
-    "UPDATE message SET cause_text = NULL WHERE id IN (SELECT value FROM json_each(?)) AND cause_text IS NOT NULL",
-    "UPDATE attempt SET detail = NULL WHERE message_id IN (SELECT value FROM json_each(?)) AND detail IS NOT NULL",
-    "UPDATE delivery_report SET detail = NULL WHERE message_id IN (SELECT value FROM json_each(?))",
+    f"UPDATE message SET cause_text = NULL WHERE id IN {_GIVEN} AND cause_text IS NOT NULL",  # noqa: S608
+    f"UPDATE attempt SET detail = NULL WHERE message_id IN {_GIVEN} AND detail IS NOT NULL",  # noqa: S608
+    f"UPDATE delivery_report SET detail = NULL WHERE message_id IN {_GIVEN}",  # noqa: S608
 )
-_NUMBERS_OF = "SELECT id, phone FROM message WHERE id IN (SELECT value FROM json_each(?)) AND phone NOT LIKE '#%'"
+_NUMBERS_OF = f"SELECT id, phone FROM message WHERE id IN {_GIVEN} AND phone NOT LIKE '#%'"  # noqa: S608
 _FORGET_NAMES = (
-    "UPDATE delivery_report SET provider_id = NULL, also = NULL WHERE message_id IN (SELECT value FROM json_each(?))",
-    "DELETE FROM part WHERE message_id IN (SELECT value FROM json_each(?))",
+    f"UPDATE delivery_report SET provider_id = NULL, also = NULL WHERE message_id IN {_GIVEN}",  # noqa: S608
+    f"DELETE FROM part WHERE message_id IN {_GIVEN}",  # noqa: S608
 )
 
 
@@ -218,7 +222,7 @@ def forget_file(uploads: Path, file_id: int, path: str) -> int:
     """Remove one uploaded file from the disk; 1."""
     with db.write():
         RecipientFile.update(path="").where(RecipientFile.id == file_id).execute()
-    (uploads / path).unlink(missing_ok=True)
+    kept_files.drop(uploads / path)
     return 1
 
 
@@ -257,7 +261,7 @@ def forget_inbox(settings: Settings, phone: str, before: int) -> Removed:
         ).rowcount
     for _id, path in files:
         if path:
-            (settings.media / path).unlink(missing_ok=True)
+            kept_files.drop(settings.media / path)
     return {**removed, "attachments": len(files)}
 
 
@@ -286,7 +290,9 @@ _ROUNDS: dict[str, Callable[[Settings, int], Iterator[Removed]]] = {
 
 def want_vacuum() -> None:
     """Have the freed pages of the database wiped when nothing is being sent, inside the caller's transaction."""
-    Setting.insert(name=_VACUUM, value=True).on_conflict_replace().execute()
+    Setting.insert(name=_VACUUM, value=True).on_conflict(
+        conflict_target=[Setting.name], preserve=[Setting.value]
+    ).execute()
 
 
 def vacuum_waits() -> bool:

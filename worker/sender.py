@@ -76,7 +76,7 @@ BREATH = 0.02  # seconds until it looks on
 _NEXT = (
     "SELECT * FROM (SELECT m.id, m.phone, m.row, m.tries,"
     " (SELECT o.id FROM opt_out o WHERE o.phone = m.phone AND o.scope IN (?, ?) LIMIT 1) FROM message m"
-    " WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND {which} ORDER BY m.not_before, m.id LIMIT ?)"
+    " WHERE m.file_id = ? AND m.run = ? AND m.status = 'queued' AND {which} ORDER BY m.not_before, m.id LIMIT ?) AS due"
 )
 CLAIM, CLAIM_CANARY = (
     " UNION ALL ".join(
@@ -828,7 +828,7 @@ class Sender:
         if broadcasts.left(numbers):
             return False
         busy = db.value(
-            "SELECT 1 FROM run WHERE broadcast_id = ? AND number = ? AND copied = 0"
+            "SELECT 1 FROM run WHERE broadcast_id = ? AND number = ? AND NOT copied"
             " UNION ALL SELECT 1 FROM recipient_file WHERE broadcast_id = ? AND state = 'checking'"
             " AND removed_at IS NULL LIMIT 1",
             [plan.id, plan.run, plan.id],

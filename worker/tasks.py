@@ -6,30 +6,69 @@ the worker's own tick finds within seconds.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
-from huey import SqliteHuey
+from huey import Huey
+from huey.registry import Message
+from huey.serializer import Serializer
+from huey.storage import RedisStorage, SqliteStorage
 
-from worker import broadcasts, channels, db, hashes, overlap, recipients, statistics
+from worker import broadcasts, channels, clock, db, hashes, overlap, recipients, statistics
 from worker.models import Broadcast, RecipientFile
 from worker.providers.base import SendError
 from worker.settings import Settings
 
 log = logging.getLogger("molva.tasks")
 
+QUEUE_PAUSE = 1.0  # seconds until it is asked again after it did not
+QUEUE_PATIENCE = 3.0  # seconds that Redis may take to answer: a nudge is not worth more
 
-class _LateHuey(SqliteHuey):  # type: ignore[misc]
-    """A queue whose file is named after the settings are known; tasks are declared at import."""
+
+class _Readable(Serializer):  # type: ignore[misc]
+    """Tasks as JSON: whoever can write to the queue must not be able to run code by it."""
+
+    def _serialize(self, data: Any) -> bytes:
+        return json.dumps(data).encode()
+
+    def _deserialize(self, data: bytes) -> Any:
+        found = json.loads(data)
+        return Message(*found) if len(found) == len(Message._fields) else found
+
+
+class _Redis(RedisStorage):  # type: ignore[misc]
+    """While Redis is away no nudge waits there; the worker's own tick finds the work."""
+
+    def dequeue(self) -> Any:
+        return self._unless_away(super().dequeue, None)
+
+    def read_schedule(self, ts: Any) -> Any:
+        return self._unless_away(lambda: super(_Redis, self).read_schedule(ts), [])
+
+    @staticmethod
+    def _unless_away(ask: Callable[[], Any], nothing: Any) -> Any:
+        from redis.exceptions import RedisError
+
+        try:
+            return ask()
+        except RedisError as error:
+            log.warning("Redis does not answer: %s", type(error).__name__)
+            clock.sleep(QUEUE_PAUSE)
+            return nothing
+
+
+class _LateHuey(Huey):  # type: ignore[misc]
+    """A queue whose place is known only after the settings are; tasks are declared at import."""
 
     def create_storage(self) -> Any:
-        return super().create_storage() if self.storage_kwargs.get("filename") else None
+        return None
 
 
-huey = _LateHuey("molva", results=False, utc=True)
+huey = _LateHuey("molva", results=False, utc=True, serializer=_Readable())
 
 
 class _Process:
@@ -45,11 +84,22 @@ def configure(settings: Settings, owner: int | None = None, on_wake: Callable[[]
     hashes.configure(settings)
     if on_wake is not None:
         _Process.on_wake = staticmethod(on_wake)
+    huey.storage = _storage(settings)
+
+
+def _storage(settings: Settings) -> Any:
+    """Where the nudges lie: Redis by its URL, or a file of the data folder."""
+    if settings.queue_url:
+        limits = {"socket_timeout": QUEUE_PATIENCE, "socket_connect_timeout": QUEUE_PATIENCE}
+        return _Redis("molva", url=_with(settings.queue_url, limits))
     if not settings.queue_path.exists():
         os.close(os.open(settings.queue_path, os.O_CREAT | os.O_RDWR, 0o600))
     # NORMAL is enough for a file that holds only nudges.
-    huey.storage_kwargs = {"filename": str(settings.queue_path), "fsync": False}
-    huey.storage = huey.create_storage()
+    return SqliteStorage("molva", filename=str(settings.queue_path), fsync=False)
+
+
+def _with(url: str, limits: Mapping[str, float]) -> str:
+    return url + ("&" if "?" in url else "?") + urlencode(limits)
 
 
 def _nudge(task: Any, *arguments: int) -> None:
@@ -58,8 +108,8 @@ def _nudge(task: Any, *arguments: int) -> None:
         return
     try:
         task(*arguments)
-    except sqlite3.Error:
-        log.warning("the queue did not take a nudge", exc_info=True)
+    except Exception as error:
+        log.warning("the queue did not take a nudge: %s", type(error).__name__)
 
 
 def wake(broadcast_id: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 from worker import broadcasts, clock, db, delivery, locks, sieve, throttle
@@ -45,16 +44,12 @@ def why(broadcast: Broadcast) -> dict[str, Any] | None:
 
 def free_space() -> int:
     """Bytes that can still be written to the data folder."""
-    return shutil.disk_usage(_folder()).free
-
-
-def _folder() -> Path:
-    return Path(str(db.database.database)).parent
+    return shutil.disk_usage(db.folder()).free
 
 
 def _is_held() -> bool:
     """Whether a worker process lives although it no longer shows itself: stopped, or kept from writing."""
-    settings = Settings(data=_folder())
+    settings = Settings(data=db.folder())
     late = WorkerRow.select(WorkerRow.id).where(WorkerRow.heartbeat_at > 0).order_by(WorkerRow.id.desc()).limit(16)
     return any(locks.is_alive(settings, row.id) for row in late)
 

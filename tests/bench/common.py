@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from tests import make
+from tests import make, servers
 from worker import counters, db, migrations
 from worker.models import RecipientFile
 from worker.settings import Settings
@@ -43,14 +44,27 @@ def measure(name: str, big: bool) -> list[Result]:
 
 @contextmanager
 def installation() -> Iterator[Settings]:
-    """A data folder with the current schema, and a connection to it; gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="molva-bench-") as folder:
-        settings = Settings(data=Path(folder))
+    """A data folder with the current schema, and a connection to it; gone afterwards.
+
+    With MOLVA_TEST_DATABASE=postgresql the database is that of a durable server of the bench's own.
+    """
+    with tempfile.TemporaryDirectory(prefix="molva-bench-") as folder, _server() as url:
+        settings = Settings(data=Path(folder), database_url=url)
         db.open_database(settings)
         migrations.upgrade()
         with db.connection():
             yield settings
         db.close()
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """The URL of an empty database on PostgreSQL; empty where SQLite is measured."""
+    if os.environ.get("MOLVA_TEST_DATABASE", "sqlite") == "sqlite":
+        yield ""
+        return
+    with servers.postgres(durable=True) as server:
+        yield server.database("bench")
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -286,7 +286,7 @@ def test_signing_in_begins_a_new_session_and_a_new_csrf_token(stranger: Browser)
 
 def test_the_table_keeps_only_hashes_of_tokens(app: Flask, users: dict[str, User]) -> None:
     token = people.begin_session(users["viewer"], "", "")
-    assert token not in db.value("SELECT group_concat(token_hash) FROM login_session")
+    assert token not in db.value("SELECT token_hash FROM login_session")
 
 
 def test_an_ended_session_moves_the_whole_window_never_a_panel(sender: Browser) -> None:
@@ -406,7 +406,7 @@ def test_a_wrong_token_gets_401_in_json(app: Flask, users: dict[str, User], head
 def test_tokens_expire_and_can_be_revoked(database: object, clock: Clock) -> None:
     token = people.create_token("nightly", "viewer", actor="test")
     assert people.token_identity(token) is not None
-    assert token not in db.value("SELECT group_concat(token_hash || prefix) FROM api_token")
+    assert token not in db.value("SELECT token_hash || prefix FROM api_token")
     clock.tick(days=366)
     assert people.token_identity(token) is None
     other = people.create_token("other", "viewer", actor="test")

@@ -151,7 +151,7 @@ def test_metrics_stay_fast_with_many_broadcasts(client: FlaskClient, api: Header
         db.many(
             "INSERT INTO broadcast (name, state, channel_id, variables, text_version, region, ignore_duplicates,"
             " on_file_delete, rate_per_minute, timezone, run, epoch, next_slot, speed, created_by, created_at, updated_at,"
-            " kind) VALUES (?, 'finished', ?, '{}', 1, 'RU', 1, 'keep', 1, 'UTC', 1, 0, 0, 0, '', ?, ?, 'list')",
+            " kind) VALUES (?, 'finished', ?, '{}', 1, 'RU', TRUE, 'keep', 1, 'UTC', 1, 0, 0, 0, '', ?, ?, 'list')",
             [(f"B{n}", channel.id, now, now) for n in range(5_000)],
         )
         db.many(

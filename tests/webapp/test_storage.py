@@ -19,6 +19,8 @@ from worker import db, recipients, tasks
 from worker.models import Broadcast, LoginSession, Message, RecipientFile
 from worker.settings import Settings
 
+pytestmark = pytest.mark.sqlite
+
 
 @contextmanager
 def full_disk() -> Iterator[None]:

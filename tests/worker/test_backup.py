@@ -23,6 +23,8 @@ from worker.backup import BackupError, backup, restore
 from worker.models import Attachment, Attempt, Audit, Broadcast, Message, OptOut, RecipientFile, Webhook
 from worker.settings import Settings
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

@@ -760,7 +760,7 @@ def test_a_reply_with_a_lost_part_is_shown_after_a_while(sms: Channel, frozen: C
 
 
 def everything(table: str, *leave: str) -> list[tuple[Any, ...]]:
-    names = [row[1] for row in db.rows(f"PRAGMA table_info({table})") if row[1] not in leave]
+    names = [column.name for column in db.database.get_columns(table) if column.name not in leave]
     return db.rows(f"SELECT {', '.join(names)} FROM {table} ORDER BY {', '.join(names)}")
 
 

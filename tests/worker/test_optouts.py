@@ -179,6 +179,7 @@ def test_the_history_of_a_number_outlives_its_entry(database: Settings) -> None:
     ]
 
 
+@pytest.mark.sqlite
 def test_a_change_without_its_proof_does_not_stand(database: Settings) -> None:
     db.execute("CREATE TRIGGER no_proof BEFORE INSERT ON opt_out_event BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises((peewee.PeeweeException, sqlite3.Error)):
@@ -258,6 +259,7 @@ def test_the_numbers_of_the_list(database: Settings) -> None:
     assert sum(len(batch) for batch in optouts.every(50)) == 121
 
 
+@pytest.mark.sqlite
 def test_every_page_is_read_through_an_index(database: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[str] = []
     rows = db.rows

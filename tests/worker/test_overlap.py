@@ -159,6 +159,7 @@ def test_a_broadcast_that_starts_is_left_alone(database: Settings, long: Broadca
     assert not Overlap.select().exists()
 
 
+@pytest.mark.sqlite
 def test_the_queue_is_read_by_its_index(database: Settings, long: Broadcast) -> None:
     made: list[str] = []
     rows = db.rows

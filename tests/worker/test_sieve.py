@@ -75,6 +75,7 @@ def test_who_sleeps_waits_for_the_morning_and_the_others_do_not_wait(
     assert not Message.select().where(Message.cause.is_null(False)).exists()
 
 
+@pytest.mark.sqlite
 def test_nothing_is_claimed_or_written_while_all_sleep(driven: Driven, sms: Channel, clock: Clock) -> None:
     clock.tick(hours=10)  # 22:00 in Moscow
     broadcast = started(driven, sms, *people(50), quiet_hours=NIGHT)

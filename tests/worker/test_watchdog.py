@@ -54,6 +54,7 @@ def test_a_worker_that_does_not_show_itself_for_ten_seconds_is_named(
     assert watchdog.why(broadcast) == {"code": "worker"}
 
 
+@pytest.mark.sqlite
 def test_a_worker_that_lives_but_cannot_write_is_not_called_dead(
     standing: Callable[..., Broadcast], frozen: Clock, settings: Settings
 ) -> None:

@@ -26,6 +26,11 @@ WORDS = (
         " INSERT INTO inbound_words (rowid, text) SELECT new.id, new.text WHERE new.text <> ''; END"
     ),
 )
+# The same on PostgreSQL, by the index alone; the extension comes with the server.
+WORDS_POSTGRES = (
+    "CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    "CREATE INDEX inbound_words ON inbound USING gin (casefold(text) gin_trgm_ops) WHERE text <> ''",
+)
 STATEMENTS = (
     "ALTER TABLE broadcast ADD COLUMN kind TEXT NOT NULL DEFAULT 'list'",
     "ALTER TABLE broadcast ADD COLUMN quiet_from BIGINT",
@@ -82,7 +87,6 @@ STATEMENTS = (
     ),
     "CREATE INDEX inbound_conversation_id_at_id ON inbound (conversation_id, at, id)",
     "CREATE INDEX inbound_broadcast_id ON inbound (broadcast_id, phone)",
-    *WORDS,
     (
         "CREATE TABLE attachment (id {id}, inbound_id BIGINT NOT NULL, channel_id BIGINT NOT NULL,"
         " media_id TEXT NOT NULL, mime TEXT NOT NULL, name TEXT NOT NULL, size BIGINT NOT NULL, path TEXT NOT NULL,"
@@ -116,5 +120,5 @@ STATEMENTS = (
 def up(migrator: Any, db: Any) -> None:
     postgres = type(db).__name__.startswith("Postgres")
     key = "BIGSERIAL PRIMARY KEY" if postgres else "INTEGER NOT NULL PRIMARY KEY"
-    for statement in STATEMENTS:
+    for statement in (*STATEMENTS, *(WORDS_POSTGRES if postgres else WORDS)):
         db.execute_sql(statement.format(id=key))

@@ -52,11 +52,8 @@ GUARDS = (
         " BEGIN SELECT RAISE(ABORT, 'the audit log keeps a year'); END"
     ),
 )
+# A key that is there already is refused there without a guard.
 POSTGRES_GUARDS = (
-    (
-        "CREATE TRIGGER audit_adds BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)"
-        " BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"
-    ),
     (
         "CREATE FUNCTION audit_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF TG_OP = 'UPDATE' OR OLD.at > (extract(epoch FROM now())::BIGINT - 365 * 86400) * 1000 THEN"

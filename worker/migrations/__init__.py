@@ -16,14 +16,15 @@ def _runner() -> Any:
     # Imported here: a running web or worker process needs the schema's state only once.
     from playhouse.migrations import Runner
 
-    return Runner(db.database, directory=str(Path(__file__).parent))
+    return Runner(db.database.obj, directory=str(Path(__file__).parent))
 
 
 def upgrade() -> list[str]:
     """Apply every step that is missing, each in a transaction; the names of the applied ones."""
-    with db.connection():
+    with db.connection(), db.migrating():
         runner = _runner()
         _refuse_newer(runner)
+        db.prepare()
         return [str(name) for name in runner.up()]
 
 
@@ -35,6 +36,11 @@ def require_current() -> None:
         missing = [step.name for step in runner.status() if step.applied is None]
     if missing:
         raise SchemaError("The database is older than the program. Run: molva migrate")
+
+
+def names() -> list[str]:
+    """All steps of this program, in order."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[0-9]*.py"))
 
 
 def _refuse_newer(runner: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from worker import audit, clock, db
+from worker import audit, clock, db, files
 from worker.models import Broadcast, RecipientFile, RejectedRow, Run
 from worker.recipients.checking import check, forget, waits
 from worker.recipients.decoding import DELIMITERS, ENCODINGS, FileRefused
@@ -64,6 +64,7 @@ def receive(
 
     try:
         size, digest = _store(stream, path)
+        files.keep(path)
         with db.write():
             run = _run_for(broadcast.id)
             count = RecipientFile.select().where(RecipientFile.broadcast == broadcast.id).count()
@@ -86,7 +87,7 @@ def receive(
             broadcasts.people_changed(broadcast.id, actor)
             audit.record(actor, "file.upload", str(file.id), broadcast=broadcast.id)
     except BaseException:
-        path.unlink(missing_ok=True)
+        files.drop(path)
         raise
     return file
 
@@ -202,7 +203,7 @@ def remove(file: RecipientFile, how: str, uploads: Path, actor: str) -> bool:
         broadcasts.people_changed(file.broadcast_id, actor)
         audit.record(actor, "file.remove", str(file.id), how=how)
     if file.path:
-        (uploads / file.path).unlink(missing_ok=True)
+        files.drop(uploads / file.path)
     if how == "remove" or file.state != "ready":
         begun = db.value(
             "SELECT 1 FROM run WHERE broadcast_id = ? AND number = ? AND started_at IS NOT NULL",

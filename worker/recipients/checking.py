@@ -19,7 +19,7 @@ from typing import Any
 
 import peewee
 
-from worker import clock, counters, db, optouts
+from worker import clock, counters, db, files, optouts
 from worker.models import Broadcast, RecipientFile
 from worker.phone import Parser
 from worker.recipients import sheets
@@ -42,8 +42,8 @@ BATCH = 2_000
 # One statement for a whole batch is three times as fast as executemany, and holds the write lock as much shorter.
 _INSERT = (
     "INSERT INTO message (broadcast_id, run, file_id, line, phone, row, status, not_before, tries)"
-    " SELECT ?, ?, ?, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
-    " 'queued', 0, 0 FROM json_each(?)"
+    " SELECT ?, ?, ?, CAST(json_extract(value, '$[0]') AS BIGINT), json_extract(value, '$[1]'),"
+    " json_extract(value, '$[2]'), 'queued', 0, 0 FROM json_each(?)"
 )
 VALUE_MAX = 200
 RAW_MAX = 4_000
@@ -216,7 +216,7 @@ class _Check:
 
     def _open(self) -> tuple[str | None, str | None, Iterator[list[str]]]:
         try:
-            data = self.path.read_bytes()
+            data = files.read(self.path)
         except FileNotFoundError:
             raise FileRefused("upload_lost") from None
         if sheets.is_xlsx(data):
@@ -334,7 +334,7 @@ class _Check:
             db.execute(_INSERT, [self.broadcast.id, self.file.run, self.file.id, given])
             counters.add({(self.broadcast.id, self.file.run, self.file.id, "queued"): len(self.good)})
             db.many(
-                "INSERT INTO rejected_row (file_id, line, code, column, value, original, other)"
+                'INSERT INTO rejected_row (file_id, line, code, "column", value, original, other)'
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 self.bad,
             )

@@ -1,0 +1,102 @@
+"""An installation of two hosts, each with its own data folder, on one PostgreSQL and one Redis."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import servers
+from tests.faults.world import World
+from tests.product import Product
+from worker import db
+
+KEY = "the same on all hosts, and only for tests"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parts() -> None:
+    """What these tests need besides Python; a missing part skips them by its name."""
+    found = {
+        "postgresql": servers.postgres_folder() is not None,
+        "redis-server": shutil.which("redis-server") is not None,
+        "molva[scale]": all(importlib.util.find_spec(name) for name in ("psycopg", "redis")),
+    }
+    missing = [name for name, here in found.items() if not here]
+    if not missing:
+        return
+    said = f"missing: {', '.join(missing)} (apt-get install postgresql redis-server; pip install '.[scale]')"
+    if os.environ.get("MOLVA_TEST_REQUIRE") == "1":
+        pytest.fail(said)
+    pytest.skip(said)
+
+
+@pytest.fixture(scope="session")
+def postgres(parts: None) -> Iterator[servers.Postgres]:
+    with servers.postgres(durable=True) as started:
+        yield started
+
+
+@pytest.fixture
+def redis(parts: None) -> Iterator[servers.Redis]:
+    with servers.redis() as started:
+        yield started
+
+
+class Hosts:
+    """The world of the fault tests, and a second host beside its own."""
+
+    def __init__(self, world: World, second: Product) -> None:
+        self.world = world
+        self.second = second
+
+    @property
+    def all(self) -> tuple[Product, Product]:
+        return self.world.product, self.second
+
+    def worker_of(self, product: Product) -> int:
+        """The process that sends on a host."""
+        place = (product.settings.data / "place").read_text(encoding="ascii")
+        return int(db.value("SELECT pid FROM worker WHERE host LIKE ? ORDER BY id DESC LIMIT 1", [f"%/{place}"]))
+
+
+@pytest.fixture
+def make_hosts(
+    tmp_path: Path, postgres: servers.Postgres, redis: servers.Redis, pytestconfig: pytest.Config
+) -> Iterator[Callable[..., Hosts]]:
+    made: list[Hosts] = []
+    name = f"hosts_{tmp_path.name}".replace("-", "_").lower()[:60]
+    postgres.drop(name)
+    url = postgres.database(name)
+
+    def make(**options: Any) -> Hosts:
+        shared = {"MOLVA_DATABASE_URL": url, "MOLVA_QUEUE_URL": redis.url, "MOLVA_SECRET_KEY": KEY}
+        world = World(tmp_path / "first", seed=pytestconfig.getoption("--seed"), **shared, **options)
+        world.truth.parent.mkdir()
+        environment = {**world.product.environment}
+        second = Product(tmp_path / "second" / "data", servers.free_port(), **environment)
+        second.settings.data.parent.mkdir()
+        hosts = Hosts(world, second)
+        made.append(hosts)
+        world.start()
+        second.start()
+        db.database.connect(reuse_if_open=True)
+        world.control(delay=[0.01, 0.05])
+        return hosts
+
+    yield make
+    for hosts in made:
+        if hosts.second.process is not None:
+            hosts.second.stop()
+        hosts.world.close()
+    postgres.drop(name)
+
+
+@pytest.fixture
+def hosts(make_hosts: Callable[..., Hosts]) -> Hosts:
+    return make_hosts()

@@ -1,0 +1,169 @@
+"""A PostgreSQL and a Redis of the tests' own, from the Debian packages, on free ports of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ACCOUNT = "postgres"  # its server refuses to run as root
+START = 60.0  # seconds
+# Nothing of a test has to survive a power cut; the faults that are about that ask for another.
+FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+
+
+def postgres_folder() -> Path | None:
+    """Where the newest PostgreSQL server lies; None when there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Postgres:
+    """A running server: `url(name)` for one of its databases, `sql` as its owner."""
+
+    def __init__(self, durable: bool = False) -> None:
+        self.bin = postgres_folder()
+        assert self.bin is not None, "apt-get install postgresql"
+        self.folder = Path(tempfile.mkdtemp(prefix="molva-postgres-"))
+        self.port = free_port()
+        self.durable = durable
+        self._as = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups"] if os.getuid() == 0 else []
+        if self._as:
+            shutil.chown(self.folder, ACCOUNT, ACCOUNT)
+        self._run(
+            "initdb",
+            "-D",
+            str(self.folder / "data"),
+            "-U",
+            "molva",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "-N",
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        assert self.bin is not None
+        subprocess.run(
+            [*self._as, str(self.bin / program), *arguments], check=True, capture_output=True, cwd="/", timeout=START
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        assert self.bin is not None
+        command = [str(self.bin / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
+        command += ["-h", "127.0.0.1", "-k", str(self.folder), "-c", "max_connections=300"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._as, *command, *(() if self.durable else FAST)], cwd="/", stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START
+        while True:
+            try:
+                self.sql("postgres", "SELECT 1")
+                return
+            except Exception:
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.05)
+
+    def stop(self, how: int = 2) -> None:
+        """End it: SIGINT (2) is a fast shutdown, SIGQUIT (3) a crash."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process = None
+
+    def close(self) -> None:
+        self.stop(3)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://molva@127.0.0.1:{self.port}/{name}"
+
+    def sql(self, name: str, statement: str) -> None:
+        """Run one statement outside of any transaction."""
+        import psycopg
+
+        with psycopg.connect(self.url(name), autocommit=True, connect_timeout=5) as connection:
+            connection.execute(statement)
+
+    def database(self, name: str, template: str = "template1") -> str:
+        """The URL of a new database."""
+        self.sql("postgres", f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name)
+
+    def drop(self, name: str) -> None:
+        self.sql("postgres", f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def postgres(durable: bool = False) -> Iterator[Postgres]:
+    """A server for as long as the block lasts."""
+    server = Postgres(durable)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+class Redis:
+    """A running Redis that keeps nothing on the disk."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + START
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def flush(self) -> None:
+        """Take everything away, as `redis-cli flushall`."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(16) == b"+OK\r\n"
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+
+@contextmanager
+def redis() -> Iterator[Redis]:
+    """A server for as long as the block lasts."""
+    server = Redis()
+    try:
+        yield server
+    finally:
+        server.stop()

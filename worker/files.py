@@ -1,0 +1,47 @@
+"""The bytes of uploaded lists and of what people attached: in the data folder, or in a database that hosts share.
+
+A file is written to the folder whole, under a name that nobody can guess; `keep` then moves it to where every
+process that may read it finds it. The row that speaks of it is written after that.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from worker import db
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def keep(path: Path) -> None:
+    """Make a written file readable on all hosts."""
+    if db.is_shared():
+        # By itself, without the turn of the writers: it may take a second.
+        db.execute("INSERT INTO stored_file (name, body) VALUES (?, ?)", [_name(path), path.read_bytes()])
+        path.unlink()
+
+
+def find(path: Path) -> Path | io.BytesIO | None:
+    """The file, to be read once; None when it is not there."""
+    if not db.is_shared():
+        return path if path.is_file() else None
+    body = db.value("SELECT body FROM stored_file WHERE name = ?", [_name(path)])
+    return None if body is None else io.BytesIO(body)
+
+
+def read(path: Path) -> bytes:
+    """All of it. Raises FileNotFoundError."""
+    found = find(path)
+    if found is None:
+        raise FileNotFoundError(path.name)
+    return found.read_bytes() if isinstance(found, Path) else found.getvalue()
+
+
+def drop(path: Path) -> None:
+    """Remove it, if it is there."""
+    path.unlink(missing_ok=True)
+    if db.is_shared():
+        db.execute("DELETE FROM stored_file WHERE name = ?", [_name(path)])
