@@ -276,7 +276,10 @@ LINES: dict[str, tuple[str, list[str] | str]] = {
         ],
     ),
     "S35": ("no pickle outside of this process", ["webapp/test_security.py::test_the_queue_lies_in_the_data_folder"]),
-    "S36": ("the container is not root and read-only", "the container file is held by the tests of its own"),
+    "S36": (
+        "the container is not root and read-only",
+        ["test_deployment.py::test_the_image_is_not_root_and_holds_what_the_package_needs"],
+    ),
     "S37": (
         "a backup holds no login session that works after a restore",
         ["webapp/test_security.py::test_a_restored_backup_lets_nobody_in_without_the_password"],
