@@ -9,7 +9,7 @@ from werkzeug.routing import Rule
 
 from tests import people
 from tests.e2e.house import STATUSES, House
-from webapp import auth
+from webapp import auth, limits
 from worker.models import User
 
 DOWNLOADS = ("inbox.attachment",)  # with parameters, and no page whatever they are
@@ -100,6 +100,7 @@ def of(house: House) -> list[Place]:
 def _paths(house: House) -> Iterator[str]:
     """Addresses that answer with a whole page; parts of pages and downloads are passed over."""
     browser = people.signed_in(house.app, User.get(User.role == "admin"))
+    house.app.extensions["molva.limits"] = limits.Limits()  # no person downloads everything again and again
     for rule in sorted(house.app.url_map.iter_rules(), key=lambda rule: rule.rule):
         blueprint = rule.endpoint.partition(".")[0]
         with house.app.app_context():
