@@ -193,8 +193,9 @@ def test_keys_lead_to_what_they_name(page: Any, house: House) -> None:
     assert {"1", "Broadcasts", "n", "New broadcast", "/", "Broadcast name"} <= set(listed)
     page.keyboard.press("n")  # under an open dialog nothing is reached
     page.keyboard.press("Escape")
+    page.wait_for_selector("dialog#keys:not([open])", state="attached")
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "name"
+    page.wait_for_function("document.activeElement.id === 'name'")
     page.keyboard.type("n?1")
     assert page.input_value("#name") == "n?1"
     assert not page.is_visible("dialog#keys")

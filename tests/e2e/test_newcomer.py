@@ -45,7 +45,7 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
     assert page.input_value("#text").endswith("{{ Город }}")
     page.fill("#text", "Здравствуйте, {{ имя }}. Это проверка")
     page.fill("#rate_per_minute", "600")
-    page.wait_for_selector("#summary >> text=Закончится >> text=около")
+    page.wait_for_selector("#summary div:has-text('Закончится'):has-text('около')")
     one.shot("form")
     page.click("text=Сохранить и продолжить")
     page.wait_for_url(re.compile(r"/broadcasts/\d+$"))
