@@ -170,9 +170,11 @@ def test_the_whole_way_by_the_keyboard_alone(window: Opener) -> None:
     press("Enter")
     page.wait_for_selector("#do-stop")
     page.wait_for_selector("dialog", state="hidden")
+    page.wait_for_function("document.getElementById('live').contains(document.activeElement)")
     reach(page, "#do-stop", 5)  # not from the beginning of the page
     press("Enter")
     page.wait_for_selector("#do-resume")
+    page.wait_for_function("document.getElementById('live').contains(document.activeElement)")
     reach(page, "#do-resume", 5)
     press("Enter")
     page.wait_for_selector("dialog[open] .button-primary")
