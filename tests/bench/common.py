@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from flask import Flask
+
 from tests import make, servers
 from worker import counters, db, migrations
 from worker.models import RecipientFile
@@ -65,6 +67,12 @@ def _server() -> Iterator[str]:
         return
     with servers.postgres(durable=True) as server:
         yield server.database("bench")
+
+
+def asked(app: Flask, broadcast: int) -> Any:
+    """The context in which a sender's program asks for the report of a broadcast."""
+    key = {"Authorization": f"Bearer {make.token('sender')}"}
+    return app.test_request_context(f"/api/v1/broadcasts/{broadcast}/report.csv", headers=key)
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:

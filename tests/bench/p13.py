@@ -7,7 +7,7 @@ import io
 import time
 from statistics import median
 
-from tests.bench.common import TIMES, Result, apart, fill, installation, memory
+from tests.bench.common import TIMES, Result, apart, asked, fill, installation, memory
 from webapp import create_app, exports
 from worker import db
 from worker.models import Broadcast, RecipientFile
@@ -19,7 +19,7 @@ def measure(rows: int, columns: list[str] | None) -> tuple[float, float, float]:
     with installation() as settings:
         file: RecipientFile = fill(rows, columns)
         app = create_app(settings)
-        with app.test_request_context():
+        with asked(app, file.broadcast_id):
             broadcast = Broadcast.get_by_id(file.broadcast_id)
             next(iter(exports.report_csv(broadcast, Filter(), "en").response))  # whatever is loaded at the first time
             before = memory()["Peak"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests import make, people
 from tests.bench import engine
-from tests.bench.common import Result, apart, installation, memory
+from tests.bench.common import Result, apart, asked, installation, memory
 from webapp import create_app, exports
 from worker import broadcasts, counters, db, statistics, tasks
 from worker.models import Broadcast, RecipientFile
@@ -148,7 +148,7 @@ def workbook(rows: int) -> tuple[float, float]:
     """(rows/s of the workbook, MB that it added)."""
     with installation() as settings:
         row = Broadcast.get_by_id(fill(rows).broadcast_id)
-        with create_app(settings).test_request_context():
+        with asked(create_app(settings), row.id):
             next(iter(exports.report_xlsx(row, Filter(status="sent")).response))
             before = memory()["Peak"]
             began = time.perf_counter()
