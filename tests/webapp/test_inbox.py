@@ -11,7 +11,7 @@ import pytest
 from tests import make
 from tests.conftest import Clock
 from tests.people import Browser
-from worker import attachments, channels, clock, db, delivery, inbox
+from worker import attachments, channels, clock, db, delivery, files, inbox
 from worker.models import (
     Attachment,
     Broadcast,
@@ -329,6 +329,7 @@ def kept(settings: Settings, channel: Channel, data: bytes, mime: str, name: str
     heard(channel, "look", kind="image", attached=(base.Attached("1", mime, name),))
     path = settings.media / ("a" * 32)
     path.write_bytes(data)
+    files.keep(path)
     Attachment.update(state="ready", path=path.name, size=len(data), mime=mime).execute()
     return Attachment.get()
 

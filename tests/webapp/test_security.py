@@ -394,6 +394,7 @@ def crawl(app: Flask, user: User, api: Any) -> str:
     return "\n".join(found)
 
 
+@pytest.mark.sqlite  # looks into a backup, which a server's own tools make
 @pytest.mark.parametrize("role", people.ROLES)
 def test_a_secret_is_nowhere_but_sealed(
     app: Flask,
@@ -437,6 +438,7 @@ def _crash(what: str) -> str:
     raise ZeroDivisionError(what)
 
 
+@pytest.mark.sqlite
 def test_a_restored_backup_lets_nobody_in_without_the_password(
     app: Flask, sender: Browser, database: Settings, users: dict[str, User], tmp_path: Path
 ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from typing import Any
 
 import pytest
 
 from tests import make
-from worker import broadcasts, clock, optouts, recipients, rescue, tasks
+from worker import broadcasts, clock, files, optouts, recipients, rescue, tasks
 from worker.models import Audit, Broadcast, Channel, Message, MessageTemplate, OptOut, RecipientFile, Run
 from worker.problems import Invalid
 from worker.settings import Settings
@@ -63,8 +64,7 @@ def sms(row: Broadcast) -> Channel:
 
 
 def rows_of(settings: Settings, file: RecipientFile) -> list[list[str]]:
-    with (settings.uploads / file.path).open(encoding="utf-8", newline="") as stored:
-        return list(csv.reader(stored))
+    return list(csv.reader(io.StringIO(files.read(settings.uploads / file.path).decode(), newline="")))
 
 
 def test_the_offer_says_how_many_what_and_for_how_much(row: Broadcast, sms: Channel) -> None:

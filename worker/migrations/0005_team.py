@@ -57,7 +57,8 @@ POSTGRES_GUARDS = (
     (
         "CREATE FUNCTION audit_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF TG_OP = 'UPDATE' OR OLD.at > (extract(epoch FROM now())::BIGINT - 365 * 86400) * 1000 THEN"
-        " RAISE EXCEPTION 'the audit log is only appended to, and keeps a year'; END IF; RETURN OLD; END $$"
+        " RAISE EXCEPTION 'the audit log is only appended to, and keeps a year'"
+        " USING ERRCODE = 'integrity_constraint_violation'; END IF; RETURN OLD; END $$"
     ),
     "CREATE TRIGGER audit_guard BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION audit_guard()",
 )
