@@ -22,6 +22,7 @@ from worker import (
     events,
     hashes,
     inbox,
+    installation,
     optouts,
     proofs,
     vault,
@@ -782,13 +783,10 @@ def take_jump(ahead: int) -> bool:
     monotonic clock (ms), which all processes of a machine share."""
     name = f"clock_ahead {place(db.folder())}" if db.is_shared() else "clock_ahead"
     with db.write():
-        known = db.value("SELECT value FROM setting WHERE name = ?", [name])
-        if known is not None and abs(int(known) - ahead) < clock.MINUTE:
+        known = installation.fact(name)
+        if known is not None and abs(known - ahead) < clock.MINUTE:
             return False
-        db.execute(
-            "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            [name, str(ahead)],
-        )
+        installation.keep(name, ahead)
     return True
 
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import argon2
 import peewee
 
-from worker import audit, clock, db
-from worker.models import ApiToken, LoginAttempt, LoginSession, Setting, User
+from worker import audit, clock, db, installation
+from worker.models import ApiToken, LoginAttempt, LoginSession, User
 
 ROLES = ("viewer", "sender", "admin")  # each may do what the ones before it may
 
 PASSWORD_MIN, PASSWORD_MAX = 12, 256
 SETUP_CODE_LIFE = clock.HOUR
+_SETUP_CODE = "setup_code"
 SESSION_IDLE = 12 * clock.HOUR
 SESSION_LIFE = 30 * 24 * clock.HOUR
 SESSION_TOUCH = clock.MINUTE  # last_at is written at most this often
@@ -330,9 +331,7 @@ def new_setup_code() -> str | None:
         if has_admin():
             return None
         fact = {"hash": digest(_normal_code(code)), "until": clock.now() + SETUP_CODE_LIFE}
-        Setting.insert(name="setup_code", value=fact).on_conflict(
-            conflict_target=[Setting.name], preserve=[Setting.value]
-        ).execute()
+        installation.keep(_SETUP_CODE, fact)
     return code
 
 
@@ -351,14 +350,14 @@ def first_admin(code: str, email: str, password: str) -> User:
         if has_admin():
             raise SetupRefused("done")
         _require_code(code)
-        Setting.delete().where(Setting.name == "setup_code").execute()
+        installation.forget(_SETUP_CODE)
         return _insert_user(email, password_hash, "admin", "setup")
 
 
 def _require_code(code: str) -> None:
-    fact = Setting.get_or_none(Setting.name == "setup_code")
-    good = fact is not None and secrets.compare_digest(fact.value["hash"], digest(_normal_code(code)))
-    if fact is None or not good or fact.value["until"] < clock.now():
+    fact = installation.fact(_SETUP_CODE)
+    good = fact is not None and secrets.compare_digest(fact["hash"], digest(_normal_code(code)))
+    if not good or fact["until"] < clock.now():
         raise SetupRefused("code")
 
 

@@ -11,9 +11,9 @@ from collections import Counter as Numbers
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from worker import audit, clock, db, hashes
+from worker import audit, clock, db, hashes, installation
 from worker import files as kept_files
-from worker.models import Broadcast, Conversation, RecipientFile, Removal, Setting
+from worker.models import Broadcast, Conversation, RecipientFile, Removal
 from worker.settings import Settings
 
 log = logging.getLogger("molva.worker")
@@ -34,8 +34,8 @@ Going = Callable[[], bool]
 
 def days() -> dict[str, int | None]:
     """The timers in days; None: off."""
-    known = Setting.get_or_none(Setting.name == _SETTING)
-    return dict.fromkeys(TIMERS) | (known.value if known is not None else {})
+    chosen: dict[str, int | None] = installation.fact(_SETTING, {})
+    return dict.fromkeys(TIMERS) | chosen
 
 
 def set_days(chosen: dict[str, int | None], actor: str) -> None:
@@ -44,9 +44,7 @@ def set_days(chosen: dict[str, int | None], actor: str) -> None:
         if name not in TIMERS or (value is not None and not TIMERS[name] <= value <= DAYS_MAX):
             raise ValueError(name)
     with db.write():
-        Setting.insert(name=_SETTING, value=days() | chosen).on_conflict(
-            conflict_target=[Setting.name], preserve=[Setting.value]
-        ).execute()
+        installation.keep(_SETTING, days() | chosen)
         audit.record(actor, "settings.retention", "", **chosen)
 
 
@@ -290,14 +288,11 @@ _ROUNDS: dict[str, Callable[[Settings, int], Iterator[Removed]]] = {
 
 def want_vacuum() -> None:
     """Have the freed pages of the database wiped when nothing is being sent, inside the caller's transaction."""
-    Setting.insert(name=_VACUUM, value=True).on_conflict(
-        conflict_target=[Setting.name], preserve=[Setting.value]
-    ).execute()
+    installation.keep(_VACUUM, True)
 
 
 def vacuum_waits() -> bool:
-    known = Setting.get_or_none(Setting.name == _VACUUM)
-    return bool(known is not None and known.value)
+    return bool(installation.fact(_VACUUM))
 
 
 def vacuum() -> bool:
@@ -308,7 +303,7 @@ def vacuum() -> bool:
     ):
         return False
     with db.write():
-        Setting.delete().where(Setting.name == _VACUUM).execute()
+        installation.forget(_VACUUM)
     db.wipe()
     return True
 
