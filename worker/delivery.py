@@ -430,9 +430,7 @@ def _apply(found: _Found, update: StatusUpdate, deltas: counters.Deltas) -> str:
                 optouts.record(phone, "provider", update.code or "", channel, causes.OPTS_OUT[update.code or ""])
         else:
             sets += ["cause = NULL", "cause_text = NULL"]
-        for name, change in ((status, -1), (target, 1)):
-            key = (broadcast_id, run, file_id, name)
-            deltas[key] = deltas.get(key, 0) + change
+        counters.move(deltas, (broadcast_id, run, file_id), status, target)
     if status == "undelivered" and target is not None:
         sets.append("undelivered_at = NULL")
         db.execute(
@@ -760,11 +758,9 @@ def recover(settings: Settings, own: int | None = None, in_flight: Collection[in
 
 
 def _lose(rows: list[tuple[Any, ...]], now: int) -> None:
-    deltas: dict[tuple[int, int, int, str], int] = {}
+    deltas: counters.Deltas = {}
     for _, _, broadcast_id, run, file_id in rows:
-        for name, change in (("sending", -1), ("uncertain", 1)):
-            key = (broadcast_id, run, file_id, name)
-            deltas[key] = deltas.get(key, 0) + change
+        counters.move(deltas, (broadcast_id, run, file_id), "sending", "uncertain")
     if rows:
         db.many(
             "UPDATE message SET status = 'uncertain', cause = 'worker_lost', owner = NULL, lease_until = NULL"

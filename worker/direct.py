@@ -196,7 +196,5 @@ def _give_up() -> None:
         )
         deltas: counters.Deltas = {}
         for _id, broadcast_id, run, file_id in found:
-            for status, change in (("queued", -1), ("cancelled", 1)):
-                key = (broadcast_id, run, file_id, status)
-                deltas[key] = deltas.get(key, 0) + change
+            counters.move(deltas, (broadcast_id, run, file_id), "queued", "cancelled")
         counters.add(deltas)

@@ -206,19 +206,17 @@ def _messages(settings: Settings, phone: str) -> dict[str, int]:
     with db.write():
         found = db.rows("SELECT id, broadcast_id, run, file_id, status FROM message WHERE phone = ?", [phone])
         deltas: counters.Deltas = {}
-        for _id, *key, status in found:
+        for _id, broadcast_id, run, file_id, status in found:
             if status == "queued":
-                for name, change in (("queued", -1), ("cancelled", 1)):
-                    whole = (key[0], key[1], key[2], name)
-                    deltas[whole] = deltas.get(whole, 0) + change
+                counters.move(deltas, (broadcast_id, run, file_id), "queued", "cancelled")
         ids = [row[0] for row in found]
         if deltas:
             db.execute("UPDATE message SET status = 'cancelled' WHERE phone = ? AND status = 'queued'", [phone])
             counters.add(deltas)
         retention.forget_texts(ids)
         retention.hide_numbers(settings, ids)
-        files = {row[3] for row in found}
-        RecipientFile.update(sample=[], repairs={}).where(RecipientFile.id.in_(list(files)[:900])).execute()
+        of_files = list({row[3] for row in found})
+        RecipientFile.update(sample=[], repairs={}).where(RecipientFile.id.in_(of_files[:900])).execute()
     return {"messages": len(ids), "cancelled": sum(n for n in deltas.values() if n > 0)}
 
 

@@ -93,8 +93,7 @@ def _apply(channel_id: int, reports: list[Report]) -> list[Report]:
         effect = message.take(update)
         changed[message.identity] = message
         if message.status != before:
-            for status, change in ((before, -1), (message.status, 1)):
-                deltas[*message.key, status] = deltas.get((*message.key, status), 0) + change
+            counters.move(deltas, message.key, before, message.status)
         facts = (update.provider_id, update.token, update.status, update.at, report.received_at)
         lines.append((channel_id, message.identity, *facts, update.code, update.detail, key, effect))
     _write(lines, list(changed.values()), deltas)

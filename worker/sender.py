@@ -418,9 +418,7 @@ class Sender:
 
     def _count(self, key: tuple[int, int, int], before: str, after: str, n: int = 1) -> None:
         """Note that `n` messages went from one status to another; the counters learn it before the commit."""
-        deltas = self._deltas
-        deltas[*key, before] = deltas.get((*key, before), 0) - n
-        deltas[*key, after] = deltas.get((*key, after), 0) + n
+        counters.move(self._deltas, key, before, after, n)
 
     def _write_deltas(self) -> None:
         deltas, self._deltas = self._deltas, {}
