@@ -213,15 +213,17 @@ def _files(settings: Settings, before: int) -> Iterator[Removed]:
         )
         .limit(1_000)
     )
-    yield {"files": sum(forget_file(settings.uploads, file.id, file.path) for file in list(old))}
+    found = list(old)
+    for file in found:
+        forget_file(settings.uploads, file.id, file.path)
+    yield {"files": len(found)}
 
 
-def forget_file(uploads: Path, file_id: int, path: str) -> int:
-    """Remove one uploaded file from the disk; 1."""
+def forget_file(uploads: Path, file_id: int, path: str) -> None:
+    """Remove one uploaded file from the disk."""
     with db.write():
         RecipientFile.update(path="").where(RecipientFile.id == file_id).execute()
     kept_files.drop(uploads / path)
-    return 1
 
 
 def _inbox(settings: Settings, before: int) -> Iterator[Removed]:
