@@ -27,7 +27,7 @@ NAME_MAX = 200
 TEXT_MAX = 2000
 RATE_MIN, RATE_MAX = 1, 60_000
 MISS_AFTER = 15 * clock.MINUTE
-SEND_AT_MAX = 366 * 24 * clock.HOUR
+SEND_AT_MAX = 366 * clock.DAY
 CANCEL_STEP = 2_000
 WHO = ("everyone", "failed", "undelivered", "new")
 # Which messages a restart takes up again, by their latest status: those that surely did not arrive.

@@ -20,8 +20,8 @@ log = logging.getLogger("molva.confirmations")
 CONFIRMATION, PLACE = "optout_confirmation", "optout_confirmed"
 KINDS, LANGUAGES = ("sms", "waba"), ("ru", "en")
 TEXT_MAX = 1_000
-AGAIN = 30 * 24 * clock.HOUR  # at most one to a number within that time
-LATE = 24 * clock.HOUR  # nobody wants an answer after that, and WhatsApp allows none
+AGAIN = 30 * clock.DAY  # at most one to a number within that time
+LATE = clock.DAY  # nobody wants an answer after that, and WhatsApp allows none
 BATCH = 100
 # One segment of SMS each.
 TEXTS = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from worker import clock, db
+from worker import db
 
 log = logging.getLogger("molva.counters")
 
-DAY = 24 * clock.HOUR
 Deltas = dict[tuple[int, int, int, str], int]
 
 

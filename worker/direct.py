@@ -21,7 +21,7 @@ DIRECT = broadcasts.DIRECT
 ANSWER, TEST, CONFIRMATION = "answer", "test", "confirmation"
 RATE = broadcasts.RATE_MAX  # they go as fast as their channel lets them
 RUN = 1
-LATE = 24 * clock.HOUR  # for so long a single message waits for its channel
+LATE = clock.DAY  # for so long a single message waits for its channel
 STEP = 1_000
 
 

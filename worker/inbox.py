@@ -17,7 +17,7 @@ from worker.providers.base import InboundMessage, clean
 from worker.settings import Settings
 from worker.talk import REACTION
 
-WINDOW = 24 * clock.HOUR  # how long after a person's message WhatsApp lets one answer freely
+WINDOW = clock.DAY  # how long after a person's message WhatsApp lets one answer freely
 WABA_TEXT_MAX = 4_096
 LAST_TEXT = 200
 PAGE = 30

@@ -6,7 +6,7 @@ from worker import audit, channels, clock, db
 from worker.models import Channel, Media
 from worker.settings import Settings
 
-LIFE = 30 * 24 * clock.HOUR  # how long the provider keeps a file
+LIFE = 30 * clock.DAY  # how long the provider keeps a file
 SHOWN = 50
 PATIENCE = 90.0  # seconds for the provider to take a file
 # How a file begins, and what it is then: names and declared types are the uploader's word only.

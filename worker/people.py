@@ -25,9 +25,9 @@ PASSWORD_MIN, PASSWORD_MAX = 12, 256
 SETUP_CODE_LIFE = clock.HOUR
 _SETUP_CODE = "setup_code"
 SESSION_IDLE = 12 * clock.HOUR
-SESSION_LIFE = 30 * 24 * clock.HOUR
+SESSION_LIFE = 30 * clock.DAY
 SESSION_TOUCH = clock.MINUTE  # last_at is written at most this often
-TOKEN_LIFE = 365 * 24 * clock.HOUR
+TOKEN_LIFE = 365 * clock.DAY
 TOKENS_MAX = 500
 # The parts of the API that a token can be limited to; whatever is in none of them takes a token without limits.
 AREAS = ("broadcasts", "channels", "inbox", "optouts", "metrics")

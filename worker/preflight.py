@@ -20,7 +20,7 @@ from worker.providers import PROVIDERS
 from worker.settings import Settings
 
 BLOCK, WARN, OK, INFO = "block", "warn", "ok", "info"
-STALE = 24 * clock.HOUR  # templates that were fetched before that may have changed since
+STALE = clock.DAY  # templates that were fetched before that may have changed since
 GOOD = frozenset({"GREEN", "HIGH", "NA", "UNKNOWN", "UNFLAGGED", "UPGRADE", "ONBOARDING"})  # words of vendors
 # Where what forbids the start is cured: a field of the settings form.
 FIELDS = {

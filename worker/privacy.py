@@ -185,7 +185,7 @@ def erase(settings: Settings, phone: str, actor: str) -> dict[str, int]:
     removed: Numbers[str] = Numbers()
     with db.erasing():
         removed.update(_messages(settings, phone))
-        removed.update(retention.forget_inbox(settings, phone, clock.now() + retention.DAY))
+        removed.update(retention.forget_inbox(settings, phone, clock.now() + clock.DAY))
         removed.update(_stop_list(settings, phone))
         removed.update(_raw(phone))
         removed.update(_uploads(settings, phone))

@@ -18,7 +18,6 @@ from worker.settings import Settings
 
 log = logging.getLogger("molva.worker")
 
-DAY = 24 * clock.HOUR
 # Timer → the fewest days that it may be set to. A year of the audit log is kept by the database itself.
 TIMERS = {"texts": 1, "files": 1, "callbacks": 1, "numbers": 1, "inbox": 1, "audit": 366}
 OFFERED = {"texts": 90, "files": 7, "callbacks": 7, "numbers": 180, "inbox": 365, "audit": 730}
@@ -74,7 +73,7 @@ def run(settings: Settings, going: Going = lambda: True) -> Removed:
 
 def _limits() -> dict[str, int]:
     """The moment (ms) before which each timer that is on removes."""
-    return {name: clock.now() - value * DAY for name, value in days().items() if value}
+    return {name: clock.now() - value * clock.DAY for name, value in days().items() if value}
 
 
 # --- texts and numbers of broadcasts ------------------------------------------------------------------
