@@ -1011,6 +1011,12 @@ def start_due() -> list[int]:
     return started
 
 
+_DELETE_MESSAGES = (
+    "DELETE FROM message WHERE id IN"
+    " (SELECT m.id FROM message m JOIN recipient_file f ON f.id = m.file_id WHERE f.broadcast_id = ? LIMIT ?)"
+)
+
+
 def delete(broadcast: Broadcast, actor: str) -> None:
     """Forget a broadcast that never sent anything; others are kept for their report.
 
@@ -1025,15 +1031,8 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             RecipientFile.broadcast == broadcast.id
         ).execute()
     sweep_removed(broadcast.id)
-    while True:
-        with db.write():
-            gone = db.execute(
-                "DELETE FROM message WHERE id IN (SELECT m.id FROM message m JOIN recipient_file f"
-                " ON f.id = m.file_id WHERE f.broadcast_id = ? LIMIT ?)",
-                [broadcast.id, CANCEL_STEP],
-            ).rowcount
-        if gone < CANCEL_STEP:
-            break
+    for _gone in db.in_steps(_DELETE_MESSAGES, [broadcast.id], CANCEL_STEP):
+        pass
     with db.write():
         if (
             Broadcast.select()

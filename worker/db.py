@@ -202,6 +202,16 @@ def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
         return int(_chosen.run_many(sql, parameters))
 
 
+def in_steps(sql: str, parameters: Sequence[Any], step: int) -> Iterator[int]:
+    """Run a statement that changes at most `step` rows, its last parameter, until nothing is left to it: each time in
+    a transaction of its own, yielding how many rows it changed."""
+    changed = step
+    while changed >= step:
+        with write():
+            changed = int(execute(sql, [*parameters, step]).rowcount)
+        yield changed
+
+
 def spelt(sql: str) -> str:
     """A statement of ours for peewee's own `raw`, which does not translate."""
     return str(_chosen.spelt(sql))

@@ -185,15 +185,9 @@ def hide_numbers(settings: Settings, ids: list[int]) -> int:
 
 def _forget_rejected(broadcast: Broadcast) -> Iterator[Removed]:
     for (file_id,) in db.rows("SELECT id FROM recipient_file WHERE broadcast_id = ?", [broadcast.id]):
-        while True:
-            with db.write():
-                n = db.execute(
-                    "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)",
-                    [file_id, STEP],
-                ).rowcount
-            yield {"rejected_rows": int(n)}
-            if n < STEP:
-                break
+        sql = "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)"
+        for n in db.in_steps(sql, [file_id], STEP):
+            yield {"rejected_rows": n}
 
 
 # --- files, the inbox, the log ------------------------------------------------------------------------
@@ -265,14 +259,9 @@ def forget_inbox(settings: Settings, phone: str, before: int) -> Removed:
 
 
 def _audit(settings: Settings, before: int) -> Iterator[Removed]:
-    while True:
-        with db.write():
-            n = db.execute(
-                "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? ORDER BY id LIMIT ?)", [before, STEP]
-            ).rowcount
-        yield {"audit_lines": int(n)}
-        if n < STEP:
-            return
+    sql = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? ORDER BY id LIMIT ?)"
+    for n in db.in_steps(sql, [before], STEP):
+        yield {"audit_lines": n}
 
 
 _ROUNDS: dict[str, Callable[[Settings, int], Iterator[Removed]]] = {

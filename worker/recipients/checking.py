@@ -121,14 +121,9 @@ def forget(file_id: int) -> None:
             counters.add({(b, run, file_id, "queued"): -n for (b, run), n in tally.items()})
         if len(gone) < BATCH:
             break
-    while True:
-        with db.write():
-            n = db.execute(
-                "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)",
-                [file_id, BATCH * 5],
-            ).rowcount
-        if n < BATCH * 5:
-            break
+    sql = "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)"
+    for _n in db.in_steps(sql, [file_id], BATCH * 5):
+        pass
     with db.write():
         db.execute("DELETE FROM counter WHERE file_id = ? AND n = 0", [file_id])
 
