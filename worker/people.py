@@ -224,16 +224,17 @@ def add_user(email: str, password: str, role: str, *, actor: str) -> User:
     check_password(password, email)
     password_hash = hash_password(password)
     with db.write():
-        return _insert_user(email, password_hash, role, actor)
+        user = make_user(email, password_hash, role)
+        audit.record(actor, "user.add", email, role=role)
+    return user
 
 
-def _insert_user(email: str, password_hash: str, role: str, actor: str) -> User:
+def make_user(email: str, password_hash: str, role: str) -> User:
+    """Store a person whose values were checked, inside the caller's transaction. Raises PersonRefused("exists")."""
     try:
-        user = User.create(email=email, password_hash=password_hash, role=role, created_at=clock.now())
+        return User.create(email=email, password_hash=password_hash, role=role, created_at=clock.now())
     except peewee.IntegrityError:
         raise PersonRefused("exists") from None
-    audit.record(actor, "user.add", email, role=role)
-    return user
 
 
 def set_password(user: User, password: str, *, actor: str) -> None:
@@ -351,7 +352,9 @@ def first_admin(code: str, email: str, password: str) -> User:
             raise SetupRefused("done")
         _require_code(code)
         installation.forget(_SETUP_CODE)
-        return _insert_user(email, password_hash, "admin", "setup")
+        user = make_user(email, password_hash, "admin")
+        audit.record("setup", "user.add", email, role="admin")
+    return user
 
 
 def _require_code(code: str) -> None:
