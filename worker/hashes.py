@@ -57,8 +57,7 @@ def reseal(settings: Settings) -> None:
     """Seal the key with the newest secret key, inside the caller's transaction. Raises VaultError."""
     sealed = installation.fact(_SETTING)
     if sealed is not None:
-        opened = vault.unseal(settings, sealed.encode())
-        installation.keep(_SETTING, vault.seal(settings, opened).decode())
+        installation.keep(_SETTING, vault.sealed_anew(settings, sealed.encode()).decode())
 
 
 def opted_out(phones: Iterable[str], scopes: Iterable[str]) -> set[str]:

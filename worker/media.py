@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from worker import audit, channels, clock, db
 from worker.models import Channel, Media
 from worker.settings import Settings
@@ -28,10 +30,8 @@ def upload(settings: Settings, channel: Channel, data: bytes, name: str, actor: 
     provider = channels.provider_of(settings, channel)
 
     def hand_over() -> str:
-        try:
+        with contextlib.closing(provider):
             return provider.upload(data, kind_of(data), name)
-        finally:
-            provider.close()
 
     identity = channels.in_time(hand_over, PATIENCE)
     with db.write():

@@ -108,3 +108,8 @@ def unseal(settings: Settings, sealed: bytes | None) -> dict[str, Any]:
     except InvalidToken:
         raise VaultError("Channel credentials were stored with another secret key") from None
     return value
+
+
+def sealed_anew(settings: Settings, sealed: bytes | None) -> bytes:
+    """The same with the newest key. Raises VaultError."""
+    return seal(settings, unseal(settings, sealed))

@@ -508,7 +508,7 @@ def reseal(settings: Settings) -> list[str]:
     with db.connection(), db.write():
         for row in all_of_them():
             try:
-                fresh = vault.seal(settings, vault.unseal(settings, row.secret))
+                fresh = vault.sealed_anew(settings, row.secret)
             except vault.VaultError:
                 locked.append(host_of(row.url))
                 continue
