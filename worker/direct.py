@@ -93,7 +93,7 @@ def send(
         Direct.update(message_id=message_id).where(Direct.id == made.id).execute()
         counters.add({(broadcast.id, RUN, file_id, "queued"): 1})
         for action in ("reopen", "resume"):
-            if broadcasts.advance(broadcast.id, action, stop_reason=None, stop_detail=None, stopped_at=None):
+            if broadcasts.advance(broadcast.id, action, **broadcasts.NO_STOP):
                 break
     return Direct.get_by_id(made.id)
 
@@ -172,7 +172,7 @@ def tend() -> int:
     )
     with db.write():
         for (broadcast_id,) in stopped:
-            broadcasts.advance(broadcast_id, "resume", stop_reason=None, stop_detail=None, stopped_at=None)
+            broadcasts.advance(broadcast_id, "resume", **broadcasts.NO_STOP)
     return len(stopped)
 
 
