@@ -12,6 +12,7 @@ import contextlib
 import enum
 import errno
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,6 +67,9 @@ class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
     def holding(self, column: str, text: str) -> tuple[str, str]:
         # LIKE folds Latin letters only, and a function of our own would be called for every row.
         return f"{column} GLOB ?", "*" + "".join(_any_case(c) for c in text) + "*"
+
+    def beginning(self, column: str, text: str) -> tuple[str, str]:
+        return f"{column} GLOB ?", re.sub(r"([*?[])", r"[\1]", text) + "*"  # led by an index, as LIKE is not
 
     def inbound_with(self, text: str, latest: int) -> tuple[str, str]:
         sql = f"SELECT rowid FROM inbound_words WHERE inbound_words MATCH ? ORDER BY rowid DESC LIMIT {latest:d}"  # noqa: S608
@@ -220,6 +224,12 @@ def spelt(sql: str) -> str:
 def holding(column: str, text: str) -> tuple[str, str]:
     """The condition that a column has `text` in it, whatever the case, and the value of its one parameter."""
     found: tuple[str, str] = _chosen.holding(column, text)
+    return found
+
+
+def beginning(column: str, text: str) -> tuple[str, str]:
+    """The condition that a column begins with `text`, and the value of its one parameter."""
+    found: tuple[str, str] = _chosen.beginning(column, text)
     return found
 
 
