@@ -359,13 +359,13 @@ def _find(channel_id: int, update: StatusUpdate) -> _Found | None:
         )
         if part:
             return _Found(*part[0])
-    head = (update.token or "").partition(".")[0]
-    if head.isascii() and head.isdigit() and len(head) < 18:
+    own_row = proofs.row_of(update.token)
+    if own_row is not None:
         found = db.rows(
             f"SELECT {_FOUND}, m.token <> ? FROM {_OF_CHANNEL}"  # noqa: S608
             " WHERE m.id = ? AND b.channel_id = ? AND (m.token = ? OR EXISTS"
             " (SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.token = ?))",
-            [update.token, int(head), channel_id, update.token, update.token],
+            [update.token, own_row, channel_id, update.token, update.token],
         )
         if found:
             return _Found(*found[0])
