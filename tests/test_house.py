@@ -11,7 +11,7 @@ ROWS = {
     0: "settings clock phone segments problems stopwords workbook",
     1: "db models migrations postgres files vault locks logs totp",
     2: "states optouts throttle rendering providers counters audit causes people breaker quiet sieve canary repeats"
-    " events latency approvals invitations second_step hashes",
+    " events latency approvals invitations second_step hashes installation",
     3: "backup broadcasts recipients sender lines proofs delivery inbox reports channels channel_settings channel_health"
     " retention privacy watchdog media direct preflight overlap preview forecast statistics attachments talk confirmations"
     " optout_files rescue webhooks metrics copying",

@@ -344,7 +344,7 @@ def token_create(
     from worker import db, people
 
     _open(_merged(context, **options))
-    life = days * 24 * clock.HOUR
+    life = days * clock.DAY
     with db.connection():
         click.echo(_told(lambda: people.create_token(name, role, actor="command line", life=life, areas=areas)))
 
@@ -547,7 +547,7 @@ def _channel_findings(settings: Settings) -> Iterator[tuple[str, str]]:
             yield "WRONG", f"{name} needs the part for SMPP: pip install '.[smpp]'"
 
 
-SOON = 14 * 24 * clock.HOUR  # before a token ends
+SOON = 14 * clock.DAY  # before a token ends
 LATE = clock.MINUTE  # a callback is applied within a second
 
 

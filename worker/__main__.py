@@ -162,7 +162,7 @@ class WorkerProcess:
     def _check_counters(self) -> None:
         if clock.monotonic() - self._checked > CHECK_EVERY:
             self._checked = clock.monotonic()
-            counters.check(clock.now() - counters.DAY)
+            counters.check(clock.now() - clock.DAY)
 
     def _forget(self) -> None:
         """Raw callbacks live for days after they were applied, reports of unknown messages for 72 hours."""
@@ -174,7 +174,7 @@ class WorkerProcess:
         with db.write():
             db.execute(
                 "DELETE FROM callback WHERE id IN (SELECT id FROM callback WHERE processed_at < ? LIMIT 5000)",
-                [clock.now() - retention.callback_days() * retention.DAY],
+                [clock.now() - retention.callback_days() * clock.DAY],
             )
 
     def _retain(self) -> None:

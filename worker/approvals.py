@@ -6,8 +6,8 @@ is for one run: a restart wants its own.
 
 from __future__ import annotations
 
-from worker import audit, clock, db
-from worker.models import Broadcast, Setting
+from worker import audit, clock, db, installation
+from worker.models import Broadcast
 from worker.problems import Invalid, Problem
 
 _SETTING = "approval_above"
@@ -15,14 +15,13 @@ _SETTING = "approval_above"
 
 def above() -> int | None:
     """How many recipients need no second person; None: the rule is off."""
-    known = Setting.get_or_none(Setting.name == _SETTING)
-    return known.value if known is not None else None
+    limit: int | None = installation.fact(_SETTING)
+    return limit
 
 
 def set_above(n: int | None, actor: str) -> None:
     """Change the rule, inside the caller's transaction."""
-    made = Setting.insert(name=_SETTING, value=n)
-    made.on_conflict(conflict_target=[Setting.name], preserve=[Setting.value]).execute()
+    installation.keep(_SETTING, n)
     audit.record(actor, "settings.approval", above=n)
 
 

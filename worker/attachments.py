@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import mimetypes
-import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
@@ -142,10 +141,8 @@ def _store(settings: Settings, data: bytes) -> str:
     name = secrets.token_hex(16)
     path = settings.media / name
     try:
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        with files.new(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         files.keep(path)
     except BaseException:
         path.unlink(missing_ok=True)

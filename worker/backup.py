@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import peewee
 
-from worker import audit, broadcasts, clock, counters, db, locks, migrations, optouts, vault, webhooks
+from worker import audit, broadcasts, clock, counters, db, files, locks, migrations, optouts, vault, webhooks
 from worker.models import Broadcast, Channel, LoginSession, RecipientFile
 from worker.settings import Settings, version
 from worker.states import BROADCAST
@@ -30,13 +30,12 @@ from worker.states import BROADCAST
 PRODUCT = "molva"
 FORMAT = 1
 MANIFEST, DATABASE = "manifest.json", "molva.db"
-FOLDERS = ("uploads", "media")
 STEP = 2_000  # pages of the database copied at a time
 PIECE = 1024 * 1024
 OPT_OUTS = 2_000  # entries of the stop list kept at a time
 MANIFEST_MAX = 16 * 1024 * 1024
 STAGE = ".restore"
-FILE = re.compile(rf"({'|'.join(FOLDERS)})/[0-9a-f]{{32}}\Z")
+FILE = re.compile(rf"({'|'.join(files.FOLDERS)})/[0-9a-f]{{32}}\Z")
 
 
 # All of an installation on a server lies in its database, but for the secret key.
@@ -116,7 +115,7 @@ def _write(settings: Settings, target: Path, file: IO[bytes], copy: Path) -> Rep
     file.truncate(0)
     at = clock.now()
     before = None if settings.secret_key else _read(settings.data / vault.KEY_FILE)
-    steps, files = _copy_database(settings.database_path, copy)
+    steps, needed = _copy_database(settings.database_path, copy)
     key = None if settings.secret_key else _read(settings.data / vault.KEY_FILE)
     if before and key and before != key:
         # The key is being changed: what was copied may be sealed with either.
@@ -126,7 +125,7 @@ def _write(settings: Settings, target: Path, file: IO[bytes], copy: Path) -> Rep
         _put(archive, DATABASE, copy)
         if key is not None:
             archive.writestr(vault.KEY_FILE, key)
-        for name in files:
+        for name in needed:
             try:
                 _put(archive, name, settings.data / name)
             except FileNotFoundError:
@@ -177,10 +176,10 @@ def _copy_database(source: Path, copy: Path) -> tuple[list[str], list[str]]:
         made.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
         _require_sound(made)
         names = [row[0] for row in made.execute("SELECT name FROM schema_migration ORDER BY name")]
-        files = [f"uploads/{row[0]}" for row in made.execute(_UPLOADS)]
+        needed = [f"uploads/{row[0]}" for row in made.execute(_UPLOADS)]
         if made.execute("SELECT 1 FROM sqlite_master WHERE name = 'attachment'").fetchone():  # not before 0004
-            files += [f"media/{row[0]}" for row in made.execute("SELECT path FROM attachment WHERE path <> ''")]
-    return names, files
+            needed += [f"media/{row[0]}" for row in made.execute("SELECT path FROM attachment WHERE path <> ''")]
+    return names, needed
 
 
 _UPLOADS = "SELECT path FROM recipient_file WHERE removed_at IS NULL AND path <> ''"
@@ -212,7 +211,7 @@ def restore(settings: Settings, source: Path) -> Report:
         with _in_words("The restore"):
             shutil.rmtree(stage, ignore_errors=True)
             db.make_private(stage)
-            for folder in FOLDERS:
+            for folder in files.FOLDERS:
                 db.make_private(stage / folder)
             manifest = _unpack(source, stage)
             staged = replace(settings, data=stage)
@@ -256,11 +255,8 @@ def _manifest(archive: zipfile.ZipFile, source: Path) -> dict[str, Any]:
 
 
 def _take_out(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with archive.open(info) as packed, os.fdopen(handle, "wb") as file:
+    with archive.open(info) as packed, files.new(path) as file:
         shutil.copyfileobj(packed, file, PIECE)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _prepare(staged: Settings, settings: Settings, source: Path, manifest: dict[str, Any]) -> Report:
@@ -377,7 +373,7 @@ def _swap_in(settings: Settings, stage: Path) -> Path | None:
     Returns where the old database is.
     """
     suffix = f".before-restore-{clock.now()}"
-    for folder in FOLDERS:
+    for folder in files.FOLDERS:
         db.make_private(settings.data / folder)
         for path in (stage / folder).iterdir():
             path.replace(settings.data / folder / path.name)

@@ -17,7 +17,7 @@ from peewee import SQL, NodeList, fn
 
 from worker import approvals, audit, canary, channels, clock, counters, db, events, rendering, sieve
 from worker.forecast import forecast
-from worker.models import PROBLEM, Broadcast, Channel, RecipientFile, Run
+from worker.models import PROBLEM, Broadcast, Channel, MessageTemplate, RecipientFile, Run
 from worker.problems import Invalid as Invalid
 from worker.problems import Problem as Problem
 from worker.settings import Settings
@@ -27,15 +27,15 @@ NAME_MAX = 200
 TEXT_MAX = 2000
 RATE_MIN, RATE_MAX = 1, 60_000
 MISS_AFTER = 15 * clock.MINUTE
-SEND_AT_MAX = 366 * 24 * clock.HOUR
+SEND_AT_MAX = 366 * clock.DAY
 CANCEL_STEP = 2_000
 WHO = ("everyone", "failed", "undelivered", "new")
 # Which messages a restart takes up again, by their latest status: those that surely did not arrive.
 AGAIN = {"failed": ("failed",), "undelivered": ("failed", "undelivered")}
 DIRECT = "direct"  # the kind of a channel's hidden broadcast that carries its single messages
 TEXT = ("text", "template_name", "template_language")
+CONTENT = frozenset({"channel", *TEXT, "variables", "region", "ignore_duplicates"})
 COOLDOWN_MAX = 365  # days
-CONTENT = ("channel_id", "text", "template", "variables", "region", "ignore_duplicates")
 
 
 class NotAllowed(RuntimeError):
@@ -87,15 +87,7 @@ def update(
     """
     columns = _cleaned(settings, values, broadcast, complete)
     changed = {name for name, value in columns.items() if getattr(broadcast, name) != value}
-    content = changed & {
-        "channel",
-        "text",
-        "template_name",
-        "template_language",
-        "variables",
-        "region",
-        "ignore_duplicates",
-    }
+    content = changed & CONTENT
     if content and broadcast.state != "draft":
         raise Invalid({_field_of(name): Problem("only_in_draft", {"state": broadcast.state}) for name in content})
     # Messages know with which text they left.
@@ -458,9 +450,7 @@ def content(broadcast: Broadcast) -> rendering.Content | None:
             return rendering.sms_content(broadcast.text) if broadcast.text else None
         except rendering.TextError:
             return None
-    if not broadcast.template_name or not broadcast.template_language:
-        return None
-    found = channels.template(channel.id, broadcast.template_name, broadcast.template_language)
+    found = template_of(broadcast)
     if found is None:
         return None
     wanted = {slot.id for slot in rendering.slots(found.components, found.parameter_format) if slot.required}
@@ -471,11 +461,16 @@ def content(broadcast: Broadcast) -> rendering.Content | None:
     )
 
 
+def template_of(broadcast: Broadcast) -> MessageTemplate | None:
+    """The chosen template as it was last fetched; None where there is none."""
+    if broadcast.channel is None or not broadcast.template_name:
+        return None
+    return channels.template(broadcast.channel.id, broadcast.template_name, broadcast.template_language or "")
+
+
 def is_marketing(broadcast: Broadcast) -> bool:
     """Whether it advertises, as the provider sees it: such messages do not reach who stopped marketing there."""
-    if broadcast.channel is None or not broadcast.template_name:
-        return False
-    found = channels.template(broadcast.channel.id, broadcast.template_name, broadcast.template_language or "")
+    found = template_of(broadcast)
     return found is not None and found.category == "MARKETING"
 
 
@@ -507,9 +502,7 @@ def problems(broadcast: Broadcast) -> list[Problem]:
 
 
 def _template_problems(broadcast: Broadcast) -> list[Problem]:
-    if broadcast.channel is None:
-        return []
-    found = channels.template(broadcast.channel.id, broadcast.template_name or "", broadcast.template_language or "")
+    found = template_of(broadcast)
     if found is not None and found.status != "APPROVED":
         return [Problem("template_not_approved", {"name": found.name, "status": found.status})]
     if found is not None and (parts := rendering.unsupported(found.components)):
@@ -544,9 +537,14 @@ def count(broadcast: Broadcast, run: int | None) -> dict[str, int]:
     return {"total": sum(numbers.values()), **numbers}
 
 
+def nothing() -> dict[str, int]:
+    """What `count` finds where there is no message."""
+    return dict.fromkeys(("total", *MESSAGE_STATUSES), 0)
+
+
 def count_each(found: Sequence[Broadcast]) -> dict[int, dict[str, int]]:
     """As `count`, for the current run of each of these broadcasts at once."""
-    numbers = {broadcast.id: {"total": 0, **dict.fromkeys(MESSAGE_STATUSES, 0)} for broadcast in found}
+    numbers = {broadcast.id: nothing() for broadcast in found}
     marks = ",".join("?" * len(numbers))
     for id_, status, n in db.rows(
         "SELECT c.broadcast_id, c.status, SUM(c.n) FROM counter c"  # noqa: S608
@@ -586,25 +584,21 @@ def eta(broadcast: Broadcast, numbers: Mapping[str, int]) -> int | None:
         remaining = min(remaining, broadcast.canary - (numbers["total"] - remaining))
     if remaining <= 0 or broadcast.state == "finished":
         return None
-    begin = clock.now()
-    if broadcast.send_at and broadcast.state in ("draft", "scheduled"):
-        begin = max(begin, broadcast.send_at)
-    hours = (broadcast.quiet_from, broadcast.quiet_to)
-    return end_time(begin, remaining, effective_rate(broadcast), broadcast.timezone, hours)
+    start, stop = broadcast.quiet_from, broadcast.quiet_to
+    quiet = (start, stop) if start is not None and stop is not None else None
+    rate = effective_rate(broadcast)
+    return forecast(begins_at(broadcast), {broadcast.timezone: remaining}, rate, quiet).end
+
+
+def begins_at(broadcast: Broadcast) -> int:
+    """When what is queued begins to leave, ms: at the start time while that lies ahead, else now."""
+    waits = broadcast.send_at if broadcast.state in ("draft", "scheduled") else None
+    return max(clock.now(), waits or 0)
 
 
 def canary_through(broadcast: Broadcast) -> bool:
     """Whether it stands still because its canary has been sent: what is left is the rest of the list."""
     return bool(broadcast.state == "stopped" and broadcast.stop_reason == canary.THROUGH)
-
-
-def end_time(
-    begin: int, messages: int, per_minute: float, zone: str, hours: tuple[int | None, int | None] = (None, None)
-) -> int:
-    """When `messages` have left, in ms since the epoch. `hours`: the quiet ones there, in minutes after midnight."""
-    start, stop = hours
-    quiet = (start, stop) if start is not None and stop is not None else None
-    return forecast(begin, {zone: messages}, per_minute, quiet).end
 
 
 def effective_rate(broadcast: Broadcast) -> float:
@@ -664,7 +658,7 @@ def advance(broadcast_id: int, action: str, **columns: Any) -> bool:
     return bool(changed == 1)
 
 
-_NO_STOP = {"stop_reason": None, "stop_detail": None, "stopped_at": None}
+NO_STOP = {"stop_reason": None, "stop_detail": None, "stopped_at": None}
 
 
 def start(
@@ -708,7 +702,7 @@ def _require_approval(broadcast: Broadcast) -> None:
 def _going_on(broadcast_id: int) -> dict[str, Any]:
     """The columns of a broadcast that goes on: a canary that is through is over, one that is not goes on as well."""
     through = db.value("SELECT stop_reason FROM broadcast WHERE id = ?", [broadcast_id]) == canary.THROUGH
-    return {**_NO_STOP, "canary": None} if through else _NO_STOP
+    return {**NO_STOP, "canary": None} if through else NO_STOP
 
 
 def _begin(broadcast_id: int) -> None:
@@ -786,7 +780,7 @@ def clear(broadcast: Broadcast, actor: str) -> Broadcast:
     short transactions, and the sweeper finishes them should this process die in between.
     """
     with db.write():
-        _take(broadcast, "clear", actor, send_at=None, canary=None, **_NO_STOP)
+        _take(broadcast, "clear", actor, send_at=None, canary=None, **NO_STOP)
         approvals.withdraw(broadcast.id, actor)
         RecipientFile.update(removed_at=clock.now(), removed_how="clear").where(
             (RecipientFile.broadcast == broadcast.id)
@@ -853,7 +847,7 @@ def restart(broadcast: Broadcast, who: str, actor: str, cause: str | None = None
     number = broadcast.run + 1
     with db.write():
         approvals.require(Broadcast.get_by_id(broadcast.id), people, number)
-        _take(broadcast, "restart", actor, run=number, send_at=None, canary=None, **_NO_STOP)
+        _take(broadcast, "restart", actor, run=number, send_at=None, canary=None, **NO_STOP)
         begin_run(broadcast.id, number, who, copied=False, cause=cause)
     return Broadcast.get_by_id(broadcast.id)
 
@@ -864,16 +858,15 @@ def restart_numbers(broadcast: Broadcast, cause: str | None = None) -> dict[str,
     fresh = sum(file.accepted for file in live if file.run == 0)
     numbers = {"everyone": sum(file.accepted for file in live), "new": fresh}
     for who, statuses in AGAIN.items():
-        numbers[who] = sum(_latest_count(broadcast, file, statuses, cause) for file in live if file.run)
+        numbers[who] = sum(latest_count(broadcast, file, statuses, cause) for file in live if file.run)
     return numbers
 
 
 _A_NUMBER = " AND m.phone NOT LIKE '#%'"  # not the hash of somebody who was erased
 
 
-def _latest_count(
-    broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...], cause: str | None = None
-) -> int:
+def latest_count(broadcast: Broadcast, file: RecipientFile, statuses: tuple[str, ...], cause: str | None = None) -> int:
+    """How many rows of `latest` there are."""
     sql, parameters = latest(broadcast, file, statuses, cause)
     return int(db.value(f"SELECT COUNT(*) {sql}", parameters))
 
@@ -1003,12 +996,18 @@ def start_due() -> list[int]:
                 )
             elif approvals.is_missing(Broadcast.get_by_id(broadcast.id), of_run(broadcast), broadcast.run):
                 advance(broadcast.id, "miss", stop_reason="approval", stopped_at=now)
-            elif advance(broadcast.id, "start", **_NO_STOP):
+            elif advance(broadcast.id, "start", **NO_STOP):
                 _begin(broadcast.id)
                 channels.renew(broadcast.channel_id)
                 audit.record("schedule", "broadcast.start", str(broadcast.id), late_ms=late)
                 started.append(broadcast.id)
     return started
+
+
+_DELETE_MESSAGES = (
+    "DELETE FROM message WHERE id IN"
+    " (SELECT m.id FROM message m JOIN recipient_file f ON f.id = m.file_id WHERE f.broadcast_id = ? LIMIT ?)"
+)
 
 
 def delete(broadcast: Broadcast, actor: str) -> None:
@@ -1025,15 +1024,8 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             RecipientFile.broadcast == broadcast.id
         ).execute()
     sweep_removed(broadcast.id)
-    while True:
-        with db.write():
-            gone = db.execute(
-                "DELETE FROM message WHERE id IN (SELECT m.id FROM message m JOIN recipient_file f"
-                " ON f.id = m.file_id WHERE f.broadcast_id = ? LIMIT ?)",
-                [broadcast.id, CANCEL_STEP],
-            ).rowcount
-        if gone < CANCEL_STEP:
-            break
+    for _gone in db.in_steps(_DELETE_MESSAGES, [broadcast.id], CANCEL_STEP):
+        pass
     with db.write():
         if (
             Broadcast.select()

@@ -70,7 +70,7 @@ def of(channel: Channel) -> Health:
     now = clock.now()
     day = db.value(
         "SELECT COALESCE(SUM(n), 0) FROM departure WHERE channel_id = ? AND minute >= ?",
-        [channel.id, now // clock.MINUTE - 24 * 60],
+        [channel.id, now // clock.MINUTE - DAY],
     )
     callback_at = db.value(
         "SELECT MAX(received_at) FROM (SELECT channel_id, received_at FROM callback ORDER BY id DESC LIMIT ?) AS recent"

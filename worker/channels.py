@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import peewee
 
-from worker import audit, channel_settings, clock, db, hashes, second_step, vault
+from worker import audit, channel_settings, clock, db, hashes, vault
 from worker.channel_settings import GENERATED
 from worker.models import Broadcast, Callback, Channel, Conversation, DeliveryReport, Inbound, MessageTemplate, User
 from worker.problems import Invalid, Problem
@@ -155,11 +155,8 @@ def add(settings: Settings, given: Mapping[str, Any], actor: str) -> Channel:
 
 def _note_account(settings: Settings, channel_id: int) -> None:
     """Keep with the channel what channels of one account at the vendor have in common."""
-    provider = provider_of(settings, Channel.get_by_id(channel_id))
-    try:
+    with contextlib.closing(provider_of(settings, Channel.get_by_id(channel_id))) as provider:
         Channel.update(account=provider.account()).where(Channel.id == channel_id).execute()
-    finally:
-        provider.close()
 
 
 def _sandbox_again(provider: str, actor: str) -> Channel:
@@ -281,24 +278,17 @@ def pasted(settings: Settings, channel: Channel) -> CallbackAddresses:
         provider = provider_of(settings, channel)
     except (vault.VaultError, SendError, ValueError, TypeError):
         return plain
-    try:
+    with contextlib.closing(provider):
         return provider.paste()
-    finally:
-        provider.close()
 
 
 def answerable(settings: Settings, channel: Channel) -> bool | None:
     """Whether people can reply to it; None when its credentials cannot be read or its settings not be used."""
     try:
-        provider = provider_of(settings, channel)
+        with contextlib.closing(provider_of(settings, channel)) as provider:
+            return provider.answerable()
     except (vault.VaultError, SendError, ValueError, TypeError):
         return None
-    try:
-        return provider.answerable()
-    except (SendError, ValueError, TypeError):
-        return None
-    finally:
-        provider.close()
 
 
 def check(settings: Settings, channel: Channel) -> list[Finding]:
@@ -330,10 +320,8 @@ def _asked(settings: Settings, channel: Channel, call: Callable[[Provider], list
         return [Finding("error", error.cause, error.detail)]
 
     def ask() -> list[Finding]:
-        try:
+        with contextlib.closing(provider):
             return call(provider)
-        finally:
-            provider.close()
 
     try:
         return in_time(ask)
@@ -350,11 +338,11 @@ def reseal(settings: Settings) -> tuple[int, list[str]]:
     with db.connection(), db.write():
         for channel in Channel.select().where(Channel.secrets.is_null(False)):
             try:
-                hidden = vault.unseal(settings, channel.secrets)
+                fresh = vault.sealed_anew(settings, channel.secrets)
             except vault.VaultError:
                 locked.append(channel.name)
                 continue
-            Channel.update(secrets=vault.seal(settings, hidden)).where(Channel.id == channel.id).execute()
+            Channel.update(secrets=fresh).where(Channel.id == channel.id).execute()
             done += 1
         locked += _reseal_others(settings)
     return done, locked
@@ -365,11 +353,11 @@ def _reseal_others(settings: Settings) -> list[str]:
     locked = []
     for user in User.select().where(User.totp.is_null(False)):
         try:
-            User.update(totp=second_step.sealed_anew(settings, bytes(user.totp or b""))).where(
-                User.id == user.id
-            ).execute()
+            fresh = vault.sealed_anew(settings, user.totp)
         except vault.VaultError:
             locked.append(user.email)
+            continue
+        User.update(totp=fresh).where(User.id == user.id).execute()
     with contextlib.suppress(vault.VaultError):  # numbers are then hashed with a key that nobody can read
         hashes.reseal(settings)
     return locked

@@ -9,6 +9,7 @@ MS = 1000
 SECOND = 1000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
+DAY = 24 * HOUR
 
 
 def now() -> int:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from worker import audit, clock, db, direct, optouts, stopwords
-from worker.models import Channel, Setting
+from worker import audit, clock, db, direct, installation, optouts, stopwords
+from worker.models import Channel
 from worker.problems import Invalid, Problem
 from worker.settings import Settings
 
@@ -21,8 +20,8 @@ log = logging.getLogger("molva.confirmations")
 CONFIRMATION, PLACE = "optout_confirmation", "optout_confirmed"
 KINDS, LANGUAGES = ("sms", "waba"), ("ru", "en")
 TEXT_MAX = 1_000
-AGAIN = 30 * 24 * clock.HOUR  # at most one to a number within that time
-LATE = 24 * clock.HOUR  # nobody wants an answer after that, and WhatsApp allows none
+AGAIN = 30 * clock.DAY  # at most one to a number within that time
+LATE = clock.DAY  # nobody wants an answer after that, and WhatsApp allows none
 BATCH = 100
 # One segment of SMS each.
 TEXTS = {
@@ -42,8 +41,8 @@ class Confirmation:
 
 
 def chosen() -> Confirmation:
-    row = Setting.get_or_none(Setting.name == CONFIRMATION)
-    return Confirmation(row.value["on"], {**TEXTS, **row.value["texts"]}) if row else Confirmation()
+    found = installation.fact(CONFIRMATION)
+    return Confirmation(found["on"], {**TEXTS, **found["texts"]}) if found else Confirmation()
 
 
 def choose(on: bool, texts: Mapping[str, str], actor: str) -> None:
@@ -54,9 +53,9 @@ def choose(on: bool, texts: Mapping[str, str], actor: str) -> None:
         raise Invalid(problems)
     with db.write():
         if on and not chosen().on:
-            optouts.keep_setting(PLACE, _latest())
+            installation.keep(PLACE, _latest())
         value = {"on": on, "texts": wanted}
-        optouts.keep_setting(CONFIRMATION, value)
+        installation.keep(CONFIRMATION, value)
         audit.record(actor, "optout.confirmation", on=on)
 
 
@@ -83,7 +82,7 @@ def send_due(settings: Settings) -> int:
             [_place(), latest, optouts.REPLY, optouts.ADD, BATCH],
         )
         sent = sum(_answer(settings, wanted, *event) for event in found)
-        optouts.keep_setting(PLACE, found[-1][0] if len(found) == BATCH else latest)
+        installation.keep(PLACE, found[-1][0] if len(found) == BATCH else latest)
     return sent
 
 
@@ -135,5 +134,4 @@ def _latest() -> int:
 
 
 def _place() -> int:
-    row: Any = Setting.get_or_none(Setting.name == PLACE)
-    return int(row.value) if row else 0
+    return int(installation.fact(PLACE, 0))

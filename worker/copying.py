@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worker import db, locks, migrations, models
+from worker import db, files, locks, migrations, models
 from worker.settings import Settings
 
 BATCH = 5_000
-FOLDERS = ("uploads", "media")
 
 
 class CopyError(RuntimeError):
@@ -98,7 +97,7 @@ def _rows(found: sqlite3.Cursor, truths: list[int]) -> Iterator[list[Any]]:
 def _files(folder: Path) -> int:
     """What people uploaded and attached goes into the database, where every host finds it."""
     n = 0
-    for name in FOLDERS:
+    for name in files.FOLDERS:
         for entry in os.scandir(folder / name) if (folder / name).is_dir() else ():
             if entry.is_file():
                 body = Path(entry.path).read_bytes()

@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from worker import clock, db
+from worker import db
 
 log = logging.getLogger("molva.counters")
 
-DAY = 24 * clock.HOUR
 Deltas = dict[tuple[int, int, int, str], int]
+
+
+def move(deltas: Deltas, key: tuple[int, int, int], before: str, after: str, n: int = 1) -> None:
+    """Note that `n` messages of (broadcast, run, file) went from one status to another."""
+    deltas[*key, before] = deltas.get((*key, before), 0) - n
+    deltas[*key, after] = deltas.get((*key, after), 0) + n
 
 
 def add(deltas: Mapping[tuple[int, int, int, str], int]) -> None:

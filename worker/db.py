@@ -12,6 +12,7 @@ import contextlib
 import enum
 import errno
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,6 +67,9 @@ class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
     def holding(self, column: str, text: str) -> tuple[str, str]:
         # LIKE folds Latin letters only, and a function of our own would be called for every row.
         return f"{column} GLOB ?", "*" + "".join(_any_case(c) for c in text) + "*"
+
+    def beginning(self, column: str, text: str) -> tuple[str, str]:
+        return f"{column} GLOB ?", re.sub(r"([*?[])", r"[\1]", text) + "*"  # led by an index, as LIKE is not
 
     def inbound_with(self, text: str, latest: int) -> tuple[str, str]:
         sql = f"SELECT rowid FROM inbound_words WHERE inbound_words MATCH ? ORDER BY rowid DESC LIMIT {latest:d}"  # noqa: S608
@@ -202,6 +206,16 @@ def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
         return int(_chosen.run_many(sql, parameters))
 
 
+def in_steps(sql: str, parameters: Sequence[Any], step: int) -> Iterator[int]:
+    """Run a statement that changes at most `step` rows, its last parameter, until nothing is left to it: each time in
+    a transaction of its own, yielding how many rows it changed."""
+    changed = step
+    while changed >= step:
+        with write():
+            changed = int(execute(sql, [*parameters, step]).rowcount)
+        yield changed
+
+
 def spelt(sql: str) -> str:
     """A statement of ours for peewee's own `raw`, which does not translate."""
     return str(_chosen.spelt(sql))
@@ -210,6 +224,12 @@ def spelt(sql: str) -> str:
 def holding(column: str, text: str) -> tuple[str, str]:
     """The condition that a column has `text` in it, whatever the case, and the value of its one parameter."""
     found: tuple[str, str] = _chosen.holding(column, text)
+    return found
+
+
+def beginning(column: str, text: str) -> tuple[str, str]:
+    """The condition that a column begins with `text`, and the value of its one parameter."""
+    found: tuple[str, str] = _chosen.beginning(column, text)
     return found
 
 

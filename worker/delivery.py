@@ -22,6 +22,7 @@ from worker import (
     events,
     hashes,
     inbox,
+    installation,
     optouts,
     proofs,
     vault,
@@ -358,13 +359,13 @@ def _find(channel_id: int, update: StatusUpdate) -> _Found | None:
         )
         if part:
             return _Found(*part[0])
-    head = (update.token or "").partition(".")[0]
-    if head.isascii() and head.isdigit() and len(head) < 18:
+    own_row = proofs.row_of(update.token)
+    if own_row is not None:
         found = db.rows(
             f"SELECT {_FOUND}, m.token <> ? FROM {_OF_CHANNEL}"  # noqa: S608
             " WHERE m.id = ? AND b.channel_id = ? AND (m.token = ? OR EXISTS"
             " (SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.token = ?))",
-            [update.token, int(head), channel_id, update.token, update.token],
+            [update.token, own_row, channel_id, update.token, update.token],
         )
         if found:
             return _Found(*found[0])
@@ -429,9 +430,7 @@ def _apply(found: _Found, update: StatusUpdate, deltas: counters.Deltas) -> str:
                 optouts.record(phone, "provider", update.code or "", channel, causes.OPTS_OUT[update.code or ""])
         else:
             sets += ["cause = NULL", "cause_text = NULL"]
-        for name, change in ((status, -1), (target, 1)):
-            key = (broadcast_id, run, file_id, name)
-            deltas[key] = deltas.get(key, 0) + change
+        counters.move(deltas, (broadcast_id, run, file_id), status, target)
     if status == "undelivered" and target is not None:
         sets.append("undelivered_at = NULL")
         db.execute(
@@ -759,11 +758,9 @@ def recover(settings: Settings, own: int | None = None, in_flight: Collection[in
 
 
 def _lose(rows: list[tuple[Any, ...]], now: int) -> None:
-    deltas: dict[tuple[int, int, int, str], int] = {}
+    deltas: counters.Deltas = {}
     for _, _, broadcast_id, run, file_id in rows:
-        for name, change in (("sending", -1), ("uncertain", 1)):
-            key = (broadcast_id, run, file_id, name)
-            deltas[key] = deltas.get(key, 0) + change
+        counters.move(deltas, (broadcast_id, run, file_id), "sending", "uncertain")
     if rows:
         db.many(
             "UPDATE message SET status = 'uncertain', cause = 'worker_lost', owner = NULL, lease_until = NULL"
@@ -782,13 +779,10 @@ def take_jump(ahead: int) -> bool:
     monotonic clock (ms), which all processes of a machine share."""
     name = f"clock_ahead {place(db.folder())}" if db.is_shared() else "clock_ahead"
     with db.write():
-        known = db.value("SELECT value FROM setting WHERE name = ?", [name])
-        if known is not None and abs(int(known) - ahead) < clock.MINUTE:
+        known = installation.fact(name)
+        if known is not None and abs(known - ahead) < clock.MINUTE:
             return False
-        db.execute(
-            "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            [name, str(ahead)],
-        )
+        installation.keep(name, ahead)
     return True
 
 

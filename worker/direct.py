@@ -21,7 +21,7 @@ DIRECT = broadcasts.DIRECT
 ANSWER, TEST, CONFIRMATION = "answer", "test", "confirmation"
 RATE = broadcasts.RATE_MAX  # they go as fast as their channel lets them
 RUN = 1
-LATE = 24 * clock.HOUR  # for so long a single message waits for its channel
+LATE = clock.DAY  # for so long a single message waits for its channel
 STEP = 1_000
 
 
@@ -93,7 +93,7 @@ def send(
         Direct.update(message_id=message_id).where(Direct.id == made.id).execute()
         counters.add({(broadcast.id, RUN, file_id, "queued"): 1})
         for action in ("reopen", "resume"):
-            if broadcasts.advance(broadcast.id, action, stop_reason=None, stop_detail=None, stopped_at=None):
+            if broadcasts.advance(broadcast.id, action, **broadcasts.NO_STOP):
                 break
     return Direct.get_by_id(made.id)
 
@@ -172,7 +172,7 @@ def tend() -> int:
     )
     with db.write():
         for (broadcast_id,) in stopped:
-            broadcasts.advance(broadcast_id, "resume", stop_reason=None, stop_detail=None, stopped_at=None)
+            broadcasts.advance(broadcast_id, "resume", **broadcasts.NO_STOP)
     return len(stopped)
 
 
@@ -196,7 +196,5 @@ def _give_up() -> None:
         )
         deltas: counters.Deltas = {}
         for _id, broadcast_id, run, file_id in found:
-            for status, change in (("queued", -1), ("cancelled", 1)):
-                key = (broadcast_id, run, file_id, status)
-                deltas[key] = deltas.get(key, 0) + change
+            counters.move(deltas, (broadcast_id, run, file_id), "queued", "cancelled")
         counters.add(deltas)

@@ -7,9 +7,24 @@ process that may read it finds it. The row that speaks of it is written after th
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from worker import db
+
+FOLDERS = ("uploads", "media")  # of the data folder, in which they lie
+
+
+@contextmanager
+def new(path: Path) -> Iterator[IO[bytes]]:
+    """A new file for this account alone, to write to; whole on the disk when the block ends. Raises FileExistsError."""
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _name(path: Path) -> str:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from worker import clock, quiet
 from worker.channel_health import Room
 
-DAY = 24 * clock.HOUR
 LOOKED_AHEAD = 2_000  # changes between quiet and not, of all zones together; from there on by the share of a day
 
 
@@ -43,7 +42,7 @@ def _through_days(begin: int, n: int, pace: float, room: Room) -> float:
     if over <= 0:
         return begin
     days = -(-over // room.limit)
-    return begin + days * DAY + (over - (days - 1) * room.limit) / pace
+    return begin + days * clock.DAY + (over - (days - 1) * room.limit) / pace
 
 
 def _through_nights(begin: int, people: Mapping[str, int], pace: float, start: int, stop: int) -> tuple[float, int]:

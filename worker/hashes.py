@@ -13,8 +13,7 @@ import logging
 import secrets
 from collections.abc import Iterable
 
-from worker import db, vault
-from worker.models import OptOut, Setting
+from worker import db, installation, vault
 from worker.settings import Settings
 
 log = logging.getLogger("molva.worker")
@@ -45,25 +44,25 @@ def of(settings: Settings, phones: Iterable[str]) -> list[str]:
 def _key(settings: Settings) -> bytes:
     if _Process.key is None or _Process.key[0] is not settings:
         with db.write():
-            known = Setting.get_or_none(Setting.name == _SETTING)
-            if known is None:
-                fresh = vault.seal(settings, {"key": secrets.token_hex(32)}).decode()
-                known = Setting.create(name=_SETTING, value=fresh)
-        _Process.key = settings, bytes.fromhex(vault.unseal(settings, known.value.encode())["key"])
+            sealed = installation.fact(_SETTING)
+            if sealed is None:
+                sealed = vault.seal(settings, {"key": secrets.token_hex(32)}).decode()
+                installation.keep(_SETTING, sealed)
+        _Process.key = settings, bytes.fromhex(vault.unseal(settings, sealed.encode())["key"])
     return _Process.key[1]
 
 
 def reseal(settings: Settings) -> None:
     """Seal the key with the newest secret key, inside the caller's transaction. Raises VaultError."""
-    known = Setting.get_or_none(Setting.name == _SETTING)
-    if known is not None:
-        opened = vault.unseal(settings, known.value.encode())
-        Setting.update(value=vault.seal(settings, opened).decode()).where(Setting.name == _SETTING).execute()
+    sealed = installation.fact(_SETTING)
+    if sealed is not None:
+        installation.keep(_SETTING, vault.sealed_anew(settings, sealed.encode()).decode())
 
 
 def opted_out(phones: Iterable[str], scopes: Iterable[str]) -> set[str]:
     """Which of these numbers stand on the stop list as a hash: people who were erased after they said stop."""
-    if _Process.settings is None or not OptOut.select().where(OptOut.phone.startswith(MARK)).exists():
+    condition, mark = db.beginning("phone", MARK)
+    if _Process.settings is None or not db.value(f"SELECT 1 FROM opt_out WHERE {condition} LIMIT 1", [mark]):  # noqa: S608
         return set()
     given = list(phones)
     try:

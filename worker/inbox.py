@@ -17,7 +17,7 @@ from worker.providers.base import InboundMessage, clean
 from worker.settings import Settings
 from worker.talk import REACTION
 
-WINDOW = 24 * clock.HOUR  # how long after a person's message WhatsApp lets one answer freely
+WINDOW = clock.DAY  # how long after a person's message WhatsApp lets one answer freely
 WABA_TEXT_MAX = 4_096
 LAST_TEXT = 200
 PAGE = 30
@@ -48,16 +48,12 @@ _RECEIVED = (
 )
 
 
-def receive(
-    channel_id: int, inbound_id: int, item: InboundMessage, answered: tuple[int, int] | None, at: int
-) -> int | None:
-    """Put a newly stored message into its conversation, inside the caller's transaction; the conversation's id.
+def receive(channel_id: int, inbound_id: int, item: InboundMessage, answered: tuple[int, int] | None, at: int) -> None:
+    """Put a stored message of somebody who can be answered into its conversation, inside the caller's transaction.
 
     `answered`: message and broadcast that it replies to. `at`: when it was written, ms, never in the future.
-    None: nobody can be answered, or a reaction alone, which begins no conversation and is read in passing.
+    A reaction alone begins no conversation and is read in passing.
     """
-    if not item.phone:
-        return None
     attachments.note(inbound_id, channel_id, item)
     if item.kind == REACTION:
         db.execute(
@@ -65,24 +61,23 @@ def receive(
             " WHERE id = ?",
             [channel_id, item.phone, inbound_id],
         )
-        return None
+        return
     message_id, broadcast_id = answered or (None, None)
+    last_text = _shortened(item.text) or f"[{item.kind}]"
     conversation_id: int = db.execute(
         _RECEIVED,
-        [channel_id, item.phone, item.name, broadcast_id, message_id, at, at, _shortened(item), clock.now()],
+        [channel_id, item.phone, item.name, broadcast_id, message_id, at, at, last_text, clock.now()],
     ).fetchone()[0]
     # Reactions that came before the first message are shown from now on.
     db.execute(
         "UPDATE inbound SET conversation_id = ? WHERE channel_id = ? AND phone = ? AND conversation_id IS NULL",
         [conversation_id, channel_id, item.phone],
     )
-    return conversation_id
 
 
-def _shortened(item: InboundMessage) -> str:
-    """What a list shows of a message: its beginning, or for one without words the kind in brackets."""
-    text = " ".join(item.text[: 2 * LAST_TEXT].split())[:LAST_TEXT]
-    return text or f"[{item.kind}]"
+def _shortened(text: str) -> str:
+    """What a list shows of a message."""
+    return " ".join(text[: 2 * LAST_TEXT].split())[:LAST_TEXT]
 
 
 # --- the list ---------------------------------------------------------------------------------------
@@ -309,8 +304,7 @@ def answer(settings: Settings, conversation: Conversation, given: Given, actor: 
             conversation_id=conversation.id,
             form_token=token,
         )
-        shown = " ".join(rendered.text[: 2 * LAST_TEXT].split())[:LAST_TEXT]
-        Conversation.update(last_at=made.at, last_text=shown, last_direction="out", unread=0).where(
+        Conversation.update(last_at=made.at, last_text=_shortened(rendered.text), last_direction="out", unread=0).where(
             (Conversation.id == conversation.id) & (Conversation.last_at <= made.at)
         ).execute()
         audit.record(actor, "conversation.answer", str(conversation.id), message=made.message_id)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 
-import peewee
-
 from worker import audit, clock, db, people
 from worker.models import Invitation, User
 from worker.people import ROLES, PersonRefused
@@ -62,10 +60,7 @@ def accept(token: str, password: str) -> User:
     with db.write():
         if not Invitation.delete().where(Invitation.id == found.id).execute():
             raise InvitationRefused
-        try:
-            user = User.create(email=found.email, password_hash=password_hash, role=found.role, created_at=clock.now())
-        except peewee.IntegrityError:
-            raise PersonRefused("exists") from None
+        user = people.make_user(found.email, password_hash, found.role)
         audit.record(found.email, "user.join", found.email, role=found.role, invited_by=found.made_by)
     return user
 

@@ -63,12 +63,7 @@ class Lines:
             for lost in [one for one, lock in self._locks.items() if isinstance(lock, Shared) and not lock.stands()]:
                 log.warning("channel %d: its line is another process's to keep now", lost)
                 self._let_go(lost)
-        found = {
-            channel.id: channel
-            for channel in Channel.select().where(
-                Channel.provider.in_(PROVIDERS_WITH_LINE) & (Channel.state != "deleted")
-            )
-        }
+        found = {channel.id: channel for channel in channels.living().where(Channel.provider.in_(PROVIDERS_WITH_LINE))}
         with self._lock:
             if self._closed:
                 return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from worker import audit, channels, clock, db
 from worker.models import Channel, Media
 from worker.settings import Settings
 
-LIFE = 30 * 24 * clock.HOUR  # how long the provider keeps a file
+LIFE = 30 * clock.DAY  # how long the provider keeps a file
 SHOWN = 50
 PATIENCE = 90.0  # seconds for the provider to take a file
 # How a file begins, and what it is then: names and declared types are the uploader's word only.
@@ -28,10 +30,8 @@ def upload(settings: Settings, channel: Channel, data: bytes, name: str, actor: 
     provider = channels.provider_of(settings, channel)
 
     def hand_over() -> str:
-        try:
+        with contextlib.closing(provider):
             return provider.upload(data, kind_of(data), name)
-        finally:
-            provider.close()
 
     identity = channels.in_time(hand_over, PATIENCE)
     with db.write():

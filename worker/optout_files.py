@@ -15,17 +15,9 @@ from worker import audit, db, optouts
 from worker.optouts import Entry
 from worker.phone import Parser
 from worker.problems import Invalid, Problem
-from worker.recipients import ENCODINGS, MAX_BYTES, sheets
-from worker.recipients.decoding import (
-    MAX_ROWS,
-    FileRefused,
-    decode,
-    detect_delimiter,
-    records,
-    separator,
-    unclosed_quote,
-)
-from worker.recipients.rows import Head, read_head
+from worker.recipients import ENCODINGS, MAX_BYTES
+from worker.recipients.decoding import MAX_ROWS, FileRefused
+from worker.recipients.rows import Head, read_head, table
 from worker.rendering import column_key
 
 BATCH = 500  # at a time: sending waits for the lock meanwhile
@@ -80,10 +72,10 @@ def read(
     if len(data) > MAX_BYTES:
         raise FileRefused("file_too_large", size=len(data))
     parser = Parser(region)
-    rows = sum(1 for _row in _records(data, encoding))
+    rows = sum(1 for _row in table(data, encoding or None).rows)
     if rows > MAX_ROWS:
         raise FileRefused("too_many_rows", n=rows, max=MAX_ROWS)
-    found = _records(data, encoding)
+    found = table(data, encoding or None).rows
     sample = list(islice(found, 20))
     head = read_head(sample, parser, phone_column or None, [])
     numbered = islice(enumerate(chain(sample, found), 1), head.first, None)
@@ -106,16 +98,6 @@ def paste(text: str, region: str, actor: str, *, reason: str = "", scope: str = 
         typed = text.strip()[:VALUE_MAX]
         raise Invalid({"phones": Problem("phone_invalid", {"v": typed}) if typed else Problem("phone_missing")})
     return _List(Head(["phone"], 0, 0), parser, reason.strip(), scope).put(iter(numbered), optouts.PERSON, actor)
-
-
-def _records(data: bytes, encoding: str) -> Iterator[list[str]]:
-    if sheets.is_xlsx(data):
-        return sheets.records(data)
-    named, text = separator(decode(data, encoding or None)[0])
-    delimiter = named or detect_delimiter(text)
-    if unclosed_quote(text, delimiter):
-        raise FileRefused("bad_quoting")
-    return records(text, delimiter)
 
 
 class _List:

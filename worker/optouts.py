@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from worker import audit, clock, db, hashes, stopwords
-from worker.models import OptOut, Setting
+from worker import audit, clock, db, hashes, installation, stopwords
+from worker.models import OptOut
 from worker.problems import Invalid, Problem
 from worker.stopwords import Words
 
@@ -315,11 +315,8 @@ WORD_MAX, WORDS_MAX = 50, 100
 
 def stop_words() -> Words:
     """The words that count in this installation."""
-    found = db.value("SELECT value FROM setting WHERE name = ?", [WORDS])
-    if found is None:
-        return stopwords.DEFAULT
-    stored = json.loads(found)
-    return Words(tuple(stored["extra"]), tuple(stored["on"]))
+    stored = installation.fact(WORDS)
+    return Words(tuple(stored["extra"]), tuple(stored["on"])) if stored else stopwords.DEFAULT
 
 
 def set_stop_words(extra: Iterable[str], on: Iterable[str], actor: str) -> Words:
@@ -331,15 +328,9 @@ def set_stop_words(extra: Iterable[str], on: Iterable[str], actor: str) -> Words
     chosen = Words(own, tuple(word for word in stopwords.OPTIONAL if word in set(on)))
     with db.write():
         value = {"extra": list(chosen.extra), "on": list(chosen.on)}
-        keep_setting(WORDS, value)
-        audit.record(actor, "optout.words", extra=list(chosen.extra), on=list(chosen.on))
+        installation.keep(WORDS, value)
+        audit.record(actor, "optout.words", extra=value["extra"], on=value["on"])
     return chosen
-
-
-def keep_setting(name: str, value: Any) -> None:
-    """Store one fact about this installation, inside the caller's transaction."""
-    made = Setting.insert(name=name, value=value)
-    made.on_conflict(conflict_target=[Setting.name], preserve=[Setting.value]).execute()
 
 
 def _fault(own: Sequence[str]) -> Problem | None:

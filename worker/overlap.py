@@ -15,7 +15,7 @@ from worker import broadcasts, clock, db, optouts
 from worker.models import Broadcast, Overlap
 from worker.states import GOT, TAKEN, sql_list
 
-LATELY = 30 * 24 * clock.HOUR  # for so long it matters that somebody has received the same text
+LATELY = 30 * clock.DAY  # for so long it matters that somebody has received the same text
 OTHERS = 50  # broadcasts with the same text, the latest ones
 SHORT = 2_000  # a queue that is gone through while a person waits for the page
 STEP = 2_000
@@ -214,7 +214,7 @@ def _step(asked: Question, place: Place, found: Found) -> Place | None:
     if asked.same:
         received = _RECEIVED.format(same=", ".join("(?, ?)" for _ in asked.same))
         values = [now - LATELY, *(value for one in asked.same for value in one[:2])]
-    cooling, since = ("0", []) if not row.cooldown_days else (_COOLING, [now - row.cooldown_days * 24 * clock.HOUR])
+    cooling, since = ("0", []) if not row.cooldown_days else (_COOLING, [now - row.cooldown_days * clock.DAY])
     seen = [*values, optouts.ALL, optouts.MARKETING if asked.marketing else "", *since, place.file_id, row.run]
     rows: list[tuple[Any, ...]] = []
     # By the index of the queue, which holds nothing else; as one condition it would lead to the beginning each time.

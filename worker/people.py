@@ -16,17 +16,18 @@ from dataclasses import dataclass
 import argon2
 import peewee
 
-from worker import audit, clock, db
-from worker.models import ApiToken, LoginAttempt, LoginSession, Setting, User
+from worker import audit, clock, db, installation
+from worker.models import ApiToken, LoginAttempt, LoginSession, User
 
 ROLES = ("viewer", "sender", "admin")  # each may do what the ones before it may
 
 PASSWORD_MIN, PASSWORD_MAX = 12, 256
 SETUP_CODE_LIFE = clock.HOUR
+_SETUP_CODE = "setup_code"
 SESSION_IDLE = 12 * clock.HOUR
-SESSION_LIFE = 30 * 24 * clock.HOUR
+SESSION_LIFE = 30 * clock.DAY
 SESSION_TOUCH = clock.MINUTE  # last_at is written at most this often
-TOKEN_LIFE = 365 * 24 * clock.HOUR
+TOKEN_LIFE = 365 * clock.DAY
 TOKENS_MAX = 500
 # The parts of the API that a token can be limited to; whatever is in none of them takes a token without limits.
 AREAS = ("broadcasts", "channels", "inbox", "optouts", "metrics")
@@ -223,16 +224,17 @@ def add_user(email: str, password: str, role: str, *, actor: str) -> User:
     check_password(password, email)
     password_hash = hash_password(password)
     with db.write():
-        return _insert_user(email, password_hash, role, actor)
+        user = make_user(email, password_hash, role)
+        audit.record(actor, "user.add", email, role=role)
+    return user
 
 
-def _insert_user(email: str, password_hash: str, role: str, actor: str) -> User:
+def make_user(email: str, password_hash: str, role: str) -> User:
+    """Store a person whose values were checked, inside the caller's transaction. Raises PersonRefused("exists")."""
     try:
-        user = User.create(email=email, password_hash=password_hash, role=role, created_at=clock.now())
+        return User.create(email=email, password_hash=password_hash, role=role, created_at=clock.now())
     except peewee.IntegrityError:
         raise PersonRefused("exists") from None
-    audit.record(actor, "user.add", email, role=role)
-    return user
 
 
 def set_password(user: User, password: str, *, actor: str) -> None:
@@ -330,9 +332,7 @@ def new_setup_code() -> str | None:
         if has_admin():
             return None
         fact = {"hash": digest(_normal_code(code)), "until": clock.now() + SETUP_CODE_LIFE}
-        Setting.insert(name="setup_code", value=fact).on_conflict(
-            conflict_target=[Setting.name], preserve=[Setting.value]
-        ).execute()
+        installation.keep(_SETUP_CODE, fact)
     return code
 
 
@@ -351,14 +351,16 @@ def first_admin(code: str, email: str, password: str) -> User:
         if has_admin():
             raise SetupRefused("done")
         _require_code(code)
-        Setting.delete().where(Setting.name == "setup_code").execute()
-        return _insert_user(email, password_hash, "admin", "setup")
+        installation.forget(_SETUP_CODE)
+        user = make_user(email, password_hash, "admin")
+        audit.record("setup", "user.add", email, role="admin")
+    return user
 
 
 def _require_code(code: str) -> None:
-    fact = Setting.get_or_none(Setting.name == "setup_code")
-    good = fact is not None and secrets.compare_digest(fact.value["hash"], digest(_normal_code(code)))
-    if fact is None or not good or fact.value["until"] < clock.now():
+    fact = installation.fact(_SETUP_CODE)
+    good = fact is not None and secrets.compare_digest(fact["hash"], digest(_normal_code(code)))
+    if not good or fact["until"] < clock.now():
         raise SetupRefused("code")
 
 

@@ -168,7 +168,10 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
         return spelt(sql)
 
     def holding(self, column: str, text: str) -> tuple[str, str]:
-        return f"casefold({column}) LIKE ? ESCAPE '!'", "%" + re.sub("([!%_])", r"!\1", text.lower()) + "%"
+        return f"casefold({column}) LIKE ? ESCAPE '!'", f"%{_escaped(text.lower())}%"
+
+    def beginning(self, column: str, text: str) -> tuple[str, str]:
+        return f"{column} LIKE ? ESCAPE '!'", f"{_escaped(text)}%"
 
     def inbound_with(self, text: str, latest: int) -> tuple[str, str]:
         condition, value = self.holding("text", text)
@@ -204,6 +207,10 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
         """Make the functions that our SQL uses; done before every migration."""
         with self.atomic():
             self.connection().execute(FUNCTIONS)
+
+
+def _escaped(text: str) -> str:
+    return re.sub("([!%_])", r"!\1", text)
 
 
 # SQLite reads a whole number off the beginning of any text; PostgreSQL raises.

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from worker import broadcasts, channel_health, channels, clock, delivery, overlap, quiet, recipients
 from worker.channel_health import Room
 from worker.forecast import Forecast, forecast
-from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
+from worker.models import Broadcast, Channel, RecipientFile
 from worker.providers import PROVIDERS
 from worker.settings import Settings
 
 BLOCK, WARN, OK, INFO = "block", "warn", "ok", "info"
-STALE = 24 * clock.HOUR  # templates that were fetched before that may have changed since
+STALE = clock.DAY  # templates that were fetched before that may have changed since
 GOOD = frozenset({"GREEN", "HIGH", "NA", "UNKNOWN", "UNFLAGGED", "UPGRADE", "ONBOARDING"})  # words of vendors
 # Where what forbids the start is cured: a field of the settings form.
 FIELDS = {
@@ -192,9 +192,7 @@ class _Ahead:
                 people[self.row.timezone if source == quiet.BROADCAST else name] += n
         if self.zones is None:
             people[self.row.timezone] = self.queued
-        begin = clock.now()
-        if self.row.send_at and self.row.state in ("draft", "scheduled"):
-            begin = max(begin, self.row.send_at)
+        begin = broadcasts.begins_at(self.row)
         return forecast(begin, people, broadcasts.effective_rate(self.row), self.hours, self.rooms)
 
     @cached_property
@@ -319,7 +317,7 @@ class _Look(_Ahead):
             yield Item("daily_limit", WARN if over else OK, facts, "channel_page")
 
     def _template(self) -> Iterator[Item]:
-        found = self._chosen_template()
+        found = broadcasts.template_of(self.row)
         if found is None or self.channel is None:
             return
         at = self.channel.templates_synced_at
@@ -329,11 +327,6 @@ class _Look(_Ahead):
         if found.quality and found.quality.upper() not in GOOD:
             yield Item("template_quality", WARN, {"quality": found.quality}, "channel_page")
         yield Item("category", INFO, {"category": found.category})
-
-    def _chosen_template(self) -> MessageTemplate | None:
-        if self.channel is None or not self.row.template_name:
-            return None
-        return channels.template(self.channel.id, self.row.template_name, self.row.template_language or "")
 
     def _health(self, one: Channel) -> Iterator[Item]:
         now = clock.now()

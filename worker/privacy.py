@@ -84,8 +84,6 @@ BY_PHONE = ("inbound", "inbound_part", "conversation", "direct", "opt_out", "opt
 # Where it may stand inside something raw: (table, columns). Such rows are removed as a whole.
 RAW = (("rejected_row", ("value", "original")), ("callback", ("body", "query")), ("repeat_answer", ("body",)))
 
-_TABLES = {str(model._meta.table_name) for model in TABLES}
-
 
 def pattern(phone: str) -> re.Pattern[bytes]:
     """How the number may be written in raw bytes: its last ten figures, with what people put between them."""
@@ -132,11 +130,10 @@ def find(settings: Settings, phone: str) -> dict[str, list[dict[str, Any]]]:
     )
     wanted = pattern(phone)
     for table, columns in RAW:
-        if table in _TABLES:
-            keys = json.dumps(list(_raw_rows(table, columns, wanted)))
-            key, _first, read = _key(table)
-            found[table] = _named(table, f"{key} IN (SELECT {read} FROM json_each(?))", [keys])  # noqa: S608
-    found["files"] = [{"name": name} for _file, name in _files_with(settings, phone)]
+        keys = json.dumps(list(_raw_rows(table, columns, wanted)))
+        key, _first, read = _key(table)
+        found[table] = _named(table, f"{key} IN (SELECT {read} FROM json_each(?))", [keys])  # noqa: S608
+    found["files"] = [{"name": file.name} for file in _files_with(settings, phone)]
     return {table: rows for table, rows in found.items() if rows}
 
 
@@ -150,11 +147,11 @@ def _readable(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _files_with(settings: Settings, phone: str) -> list[tuple[RecipientFile, str]]:
+def _files_with(settings: Settings, phone: str) -> list[RecipientFile]:
     """The uploaded files on the disk that hold the number."""
     wanted = pattern(phone)
     kept = RecipientFile.select().where(RecipientFile.path != "").order_by(RecipientFile.id)
-    return [(file, file.name) for file in kept.iterator() if in_file(settings.uploads / file.path, wanted)]
+    return [file for file in kept.iterator() if in_file(settings.uploads / file.path, wanted)]
 
 
 def in_file(path: Path, wanted: re.Pattern[bytes]) -> bool:
@@ -188,7 +185,7 @@ def erase(settings: Settings, phone: str, actor: str) -> dict[str, int]:
     removed: Numbers[str] = Numbers()
     with db.erasing():
         removed.update(_messages(settings, phone))
-        removed.update(retention.forget_inbox(settings, phone, clock.now() + retention.DAY))
+        removed.update(retention.forget_inbox(settings, phone, clock.now() + clock.DAY))
         removed.update(_stop_list(settings, phone))
         removed.update(_raw(phone))
         removed.update(_uploads(settings, phone))
@@ -202,23 +199,26 @@ def erase(settings: Settings, phone: str, actor: str) -> dict[str, int]:
     return report
 
 
+_FORGET_SAMPLES = (
+    "UPDATE recipient_file SET sample = '[]', repairs = '{}'"
+    " WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
+)
+
+
 def _messages(settings: Settings, phone: str) -> dict[str, int]:
     with db.write():
         found = db.rows("SELECT id, broadcast_id, run, file_id, status FROM message WHERE phone = ?", [phone])
         deltas: counters.Deltas = {}
-        for _id, *key, status in found:
+        for _id, broadcast_id, run, file_id, status in found:
             if status == "queued":
-                for name, change in (("queued", -1), ("cancelled", 1)):
-                    whole = (key[0], key[1], key[2], name)
-                    deltas[whole] = deltas.get(whole, 0) + change
+                counters.move(deltas, (broadcast_id, run, file_id), "queued", "cancelled")
         ids = [row[0] for row in found]
         if deltas:
             db.execute("UPDATE message SET status = 'cancelled' WHERE phone = ? AND status = 'queued'", [phone])
             counters.add(deltas)
         retention.forget_texts(ids)
         retention.hide_numbers(settings, ids)
-        files = {row[3] for row in found}
-        RecipientFile.update(sample=[], repairs={}).where(RecipientFile.id.in_(list(files)[:900])).execute()
+        db.execute(_FORGET_SAMPLES, [json.dumps(sorted({row[3] for row in found}))])
     return {"messages": len(ids), "cancelled": sum(n for n in deltas.values() if n > 0)}
 
 
@@ -241,8 +241,6 @@ def _raw(phone: str) -> dict[str, int]:
     wanted = pattern(phone)
     removed = {}
     for table, columns in RAW:
-        if table not in _TABLES:
-            continue
         keys = list(_raw_rows(table, columns, wanted))
         sql = f"DELETE FROM {table} WHERE {_key(table)[0]} = ?"  # noqa: S608
         for begin in range(0, len(keys), STEP):
@@ -255,7 +253,7 @@ def _raw(phone: str) -> dict[str, int]:
 def _uploads(settings: Settings, phone: str) -> dict[str, int]:
     """Files that hold the number go as a whole: the other people's messages stand in the database."""
     found = _files_with(settings, phone)
-    for file, _name in found:
+    for file in found:
         retention.forget_file(settings.uploads, file.id, file.path)
     return {"files": len(found)}
 

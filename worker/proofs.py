@@ -93,8 +93,7 @@ def _apply(channel_id: int, reports: list[Report]) -> list[Report]:
         effect = message.take(update)
         changed[message.identity] = message
         if message.status != before:
-            for status, change in ((before, -1), (message.status, 1)):
-                deltas[*message.key, status] = deltas.get((*message.key, status), 0) + change
+            counters.move(deltas, message.key, before, message.status)
         facts = (update.provider_id, update.token, update.status, update.at, report.received_at)
         lines.append((channel_id, message.identity, *facts, update.code, update.detail, key, effect))
     _write(lines, list(changed.values()), deltas)
@@ -103,7 +102,7 @@ def _apply(channel_id: int, reports: list[Report]) -> list[Report]:
 
 def _sort(channel_id: int, reports: list[Report]) -> tuple[list[tuple[Report, _Message | None]], set[int]]:
     """Each report with the message that it surely speaks of, and the messages about which any report is special."""
-    by_row = _messages(channel_id, "m.id", [n for r in reports if (n := _row_of(r.update.token)) is not None])
+    by_row = _messages(channel_id, "m.id", [n for r in reports if (n := row_of(r.update.token)) is not None])
     # A token that fits names its message; else the id at the provider does.
     by_token = {message.token: message for message in by_row.values()}
     names = [r.update.provider_id for r in reports if r.update.provider_id and r.update.token not in by_token]
@@ -130,7 +129,7 @@ def _sort(channel_id: int, reports: list[Report]) -> tuple[list[tuple[Report, _M
             continue
         found.append((report, None))
         unknown.add(update.provider_id)
-        row = by_row.get(_row_of(update.token) or 0)
+        row = by_row.get(row_of(update.token) or 0)
         special |= {one.identity for one in (named, by_id, row) if one is not None}
     # Whose id comes only with this batch may be what an unknown one speaks of.
     special |= {m.identity for r, m in found if m and not m.known_as and r.update.provider_id in unknown}
@@ -142,7 +141,7 @@ def _ordinary(update: StatusUpdate, message: _Message) -> bool:
     return update.status in ACTIONS and message.status in ORDINARY and known
 
 
-def _row_of(token: str | None) -> int | None:
+def row_of(token: str | None) -> int | None:
     """The row that one of our tokens names; None for what is not one."""
     head = (token or "").partition(".")[0]
     return int(head) if head.isascii() and head.isdigit() and len(head) < 18 else None

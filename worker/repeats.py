@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from worker import clock, db
 
-LIFE = 24 * clock.HOUR
+LIFE = clock.DAY
 STEP = 1_000
 
 

@@ -376,7 +376,7 @@ def _compared(found: Sequence[tuple[Any, ...]]) -> list[Compared]:
         f"SELECT broadcast_id, run, status, SUM(n) FROM counter WHERE {of_these} GROUP BY 1, 2, 3",  # noqa: S608
         [ids],
     ):
-        of_run = numbers.setdefault((broadcast_id, run), _nothing())
+        of_run = numbers.setdefault((broadcast_id, run), broadcasts.nothing())
         of_run[status] = int(n)
         of_run["total"] += int(n)
     once = {broadcast_id for broadcast_id, run in numbers if run > 0}
@@ -390,7 +390,7 @@ def _compared(found: Sequence[tuple[Any, ...]]) -> list[Compared]:
             row := rows[broadcast_id],
             run,
             started_at,
-            own := numbers.get((broadcast_id, run), _nothing()),
+            own := numbers.get((broadcast_id, run), broadcasts.nothing()),
             answered.get((broadcast_id, run), 0),
             cost(row, own),
         )
@@ -406,15 +406,11 @@ def by_file(broadcast: Broadcast, run: int | None) -> list[tuple[RecipientFile, 
         f"SELECT file_id, status, SUM(n) FROM counter WHERE broadcast_id = ? AND {where} GROUP BY 1, 2",  # noqa: S608
         parameters,
     ):
-        of_file = numbers.setdefault(file_id, _nothing())
+        of_file = numbers.setdefault(file_id, broadcasts.nothing())
         of_file[status] = int(n)
         of_file["total"] += int(n)
     files = RecipientFile.select().where(RecipientFile.broadcast == broadcast.id).order_by(RecipientFile.id)
-    return [(file, numbers[file.id]) for file in files if numbers.get(file.id, _nothing())["total"]]
-
-
-def _nothing() -> dict[str, int]:
-    return dict.fromkeys(("total", *MESSAGE_STATUSES), 0)
+    return [(file, numbers[file.id]) for file in files if numbers.get(file.id, broadcasts.nothing())["total"]]
 
 
 def answers(broadcast_id: int, run: int | None) -> tuple[str, list[Any]]:

@@ -34,10 +34,7 @@ class Lost(NamedTuple):
 
 def number(broadcast: Broadcast, cause: str) -> int:
     """How many people did not get it because of this."""
-    return sum(
-        int(db.value(f"SELECT COUNT(*) {sql}", parameters))
-        for sql, parameters in (broadcasts.latest(broadcast, file, LOST, cause) for file in _files(broadcast))
-    )
+    return sum(broadcasts.latest_count(broadcast, file, LOST, cause) for file in _files(broadcast))
 
 
 def _files(broadcast: Broadcast) -> list[RecipientFile]:

@@ -11,14 +11,13 @@ from collections import Counter as Numbers
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from worker import audit, clock, db, hashes
+from worker import audit, clock, db, hashes, installation
 from worker import files as kept_files
-from worker.models import Broadcast, Conversation, RecipientFile, Removal, Setting
+from worker.models import Broadcast, Conversation, RecipientFile, Removal
 from worker.settings import Settings
 
 log = logging.getLogger("molva.worker")
 
-DAY = 24 * clock.HOUR
 # Timer → the fewest days that it may be set to. A year of the audit log is kept by the database itself.
 TIMERS = {"texts": 1, "files": 1, "callbacks": 1, "numbers": 1, "inbox": 1, "audit": 366}
 OFFERED = {"texts": 90, "files": 7, "callbacks": 7, "numbers": 180, "inbox": 365, "audit": 730}
@@ -34,8 +33,8 @@ Going = Callable[[], bool]
 
 def days() -> dict[str, int | None]:
     """The timers in days; None: off."""
-    known = Setting.get_or_none(Setting.name == _SETTING)
-    return dict.fromkeys(TIMERS) | (known.value if known is not None else {})
+    chosen: dict[str, int | None] = installation.fact(_SETTING, {})
+    return dict.fromkeys(TIMERS) | chosen
 
 
 def set_days(chosen: dict[str, int | None], actor: str) -> None:
@@ -44,9 +43,7 @@ def set_days(chosen: dict[str, int | None], actor: str) -> None:
         if name not in TIMERS or (value is not None and not TIMERS[name] <= value <= DAYS_MAX):
             raise ValueError(name)
     with db.write():
-        Setting.insert(name=_SETTING, value=days() | chosen).on_conflict(
-            conflict_target=[Setting.name], preserve=[Setting.value]
-        ).execute()
+        installation.keep(_SETTING, days() | chosen)
         audit.record(actor, "settings.retention", "", **chosen)
 
 
@@ -76,7 +73,7 @@ def run(settings: Settings, going: Going = lambda: True) -> Removed:
 
 def _limits() -> dict[str, int]:
     """The moment (ms) before which each timer that is on removes."""
-    return {name: clock.now() - value * DAY for name, value in days().items() if value}
+    return {name: clock.now() - value * clock.DAY for name, value in days().items() if value}
 
 
 # --- texts and numbers of broadcasts ------------------------------------------------------------------
@@ -188,15 +185,9 @@ def hide_numbers(settings: Settings, ids: list[int]) -> int:
 
 def _forget_rejected(broadcast: Broadcast) -> Iterator[Removed]:
     for (file_id,) in db.rows("SELECT id FROM recipient_file WHERE broadcast_id = ?", [broadcast.id]):
-        while True:
-            with db.write():
-                n = db.execute(
-                    "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)",
-                    [file_id, STEP],
-                ).rowcount
-            yield {"rejected_rows": int(n)}
-            if n < STEP:
-                break
+        sql = "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)"
+        for n in db.in_steps(sql, [file_id], STEP):
+            yield {"rejected_rows": n}
 
 
 # --- files, the inbox, the log ------------------------------------------------------------------------
@@ -215,15 +206,17 @@ def _files(settings: Settings, before: int) -> Iterator[Removed]:
         )
         .limit(1_000)
     )
-    yield {"files": sum(forget_file(settings.uploads, file.id, file.path) for file in list(old))}
+    found = list(old)
+    for file in found:
+        forget_file(settings.uploads, file.id, file.path)
+    yield {"files": len(found)}
 
 
-def forget_file(uploads: Path, file_id: int, path: str) -> int:
-    """Remove one uploaded file from the disk; 1."""
+def forget_file(uploads: Path, file_id: int, path: str) -> None:
+    """Remove one uploaded file from the disk."""
     with db.write():
         RecipientFile.update(path="").where(RecipientFile.id == file_id).execute()
     kept_files.drop(uploads / path)
-    return 1
 
 
 def _inbox(settings: Settings, before: int) -> Iterator[Removed]:
@@ -266,14 +259,9 @@ def forget_inbox(settings: Settings, phone: str, before: int) -> Removed:
 
 
 def _audit(settings: Settings, before: int) -> Iterator[Removed]:
-    while True:
-        with db.write():
-            n = db.execute(
-                "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? ORDER BY id LIMIT ?)", [before, STEP]
-            ).rowcount
-        yield {"audit_lines": int(n)}
-        if n < STEP:
-            return
+    sql = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? ORDER BY id LIMIT ?)"
+    for n in db.in_steps(sql, [before], STEP):
+        yield {"audit_lines": n}
 
 
 _ROUNDS: dict[str, Callable[[Settings, int], Iterator[Removed]]] = {
@@ -290,14 +278,11 @@ _ROUNDS: dict[str, Callable[[Settings, int], Iterator[Removed]]] = {
 
 def want_vacuum() -> None:
     """Have the freed pages of the database wiped when nothing is being sent, inside the caller's transaction."""
-    Setting.insert(name=_VACUUM, value=True).on_conflict(
-        conflict_target=[Setting.name], preserve=[Setting.value]
-    ).execute()
+    installation.keep(_VACUUM, True)
 
 
 def vacuum_waits() -> bool:
-    known = Setting.get_or_none(Setting.name == _VACUUM)
-    return bool(known is not None and known.value)
+    return bool(installation.fact(_VACUUM))
 
 
 def vacuum() -> bool:
@@ -308,7 +293,7 @@ def vacuum() -> bool:
     ):
         return False
     with db.write():
-        Setting.delete().where(Setting.name == _VACUUM).execute()
+        installation.forget(_VACUUM)
     db.wipe()
     return True
 

@@ -151,11 +151,6 @@ def who_is_half_way(settings: Settings, sealed: str) -> User | None:
     return user if fact.get("mark") == people.digest(user.password_hash) else None
 
 
-def sealed_anew(settings: Settings, box: bytes) -> bytes:
-    """A stored secret sealed with the newest key. Raises VaultError."""
-    return vault.seal(settings, vault.unseal(settings, box))
-
-
 def grouped(secret: str) -> str:
     """A secret as people copy it by hand: in groups of four."""
     return " ".join(secret[n : n + 4] for n in range(0, len(secret), 4))

@@ -50,7 +50,7 @@ STALE = 5.0  # seconds from claim to first byte after which a request is not sta
 STALE_PROBE = 45.0  # the same for a probe, before which the provider was asked whether it answers
 TOKEN = 10  # random bytes of an attempt token
 TRIES = 5  # postponements that count, for one message
-TOO_OLD = 24 * clock.HOUR  # a message that could not be handed over for so long has failed
+TOO_OLD = clock.DAY  # a message that could not be handed over for so long has failed
 IN_A_ROW = 10  # the same message-level refusal for so many people stops the broadcast
 KEPT = 4  # a channel keeps the others from this part of its even share of the connections
 CAUTIOUS = 10  # requests in flight until the run's first acceptance
@@ -67,7 +67,6 @@ LONGEST_PAUSE = 5.0  # seconds between two tries to store while the database can
 # provider, where it is measured. Slots are as wide apart, so it costs nothing.
 MINUTE = 60.0 + 0.25
 JUMP = clock.MINUTE  # a clock that went back by more was set, not adjusted
-DAY = channel_health.DAY
 # How much is looked at in one turn for those who may get their message now: others want to write, too.
 LOOKED, LOOK = 2_000, 0.012  # rows of a broadcast, seconds for all of them
 LOOK_STEP = 250  # rows looked at at once where some have to be passed over
@@ -418,9 +417,7 @@ class Sender:
 
     def _count(self, key: tuple[int, int, int], before: str, after: str, n: int = 1) -> None:
         """Note that `n` messages went from one status to another; the counters learn it before the commit."""
-        deltas = self._deltas
-        deltas[*key, before] = deltas.get((*key, before), 0) - n
-        deltas[*key, after] = deltas.get((*key, after), 0) + n
+        counters.move(self._deltas, key, before, after, n)
 
     def _write_deltas(self) -> None:
         deltas, self._deltas = self._deltas, {}
@@ -624,7 +621,7 @@ class Sender:
             [channel.id, now // clock.MINUTE, len(jobs)],
         )
         if self._turns % 1_000 == 0:
-            db.execute("DELETE FROM departure WHERE minute < ?", [now // clock.MINUTE - DAY])
+            db.execute("DELETE FROM departure WHERE minute < ?", [now // clock.MINUTE - channel_health.DAY])
         if slot is not None:
             db.execute("UPDATE channel SET next_slot = ? WHERE id = ?", [slot, channel.id])
         if gate.probe:

@@ -11,7 +11,6 @@ from worker import clock, db, quiet
 from worker.states import GOT, sql_list
 
 HELD = "quiet_hours"  # the cause that a queued message has while its person sleeps
-DAY = 24 * clock.HOUR
 # Who got a message of another broadcast, or of an earlier run, since then.
 _RECENT = (
     "SELECT m.id FROM json_each(?) j JOIN message m ON m.id = CAST(j.value AS BIGINT) WHERE EXISTS ("  # noqa: S608
@@ -81,7 +80,7 @@ class Sieve:
             self._skipped(file_id, len(ids))
 
     def _rested(self, file_id: int, rows: list[Queued], days: int) -> list[Queued]:
-        found = db.rows(_RECENT, [json.dumps([row.id for row in rows]), self._now - days * DAY])
+        found = db.rows(_RECENT, [json.dumps([row.id for row in rows]), self._now - days * clock.DAY])
         recent = {id_ for (id_,) in found}
         self._skip(file_id, "cooldown", sorted(recent))
         return [row for row in rows if row.id not in recent]

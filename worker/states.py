@@ -70,8 +70,6 @@ MESSAGE: dict[str, Step] = {
 
 # Statuses in which a message is not yet out of the queue.
 PENDING = ("queued", "sending")
-# Statuses that can still change by a delivery report.
-AWAITING = ("sent", "held")
 REPORT_LIFE = 72 * clock.HOUR  # how long a delivery report is waited for
 # Statuses that the provider has taken over: what "already sent" means in a dialog.
 TAKEN = ("sent", "held", "delivered", "read", "undelivered", "uncertain", "sending")

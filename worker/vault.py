@@ -17,6 +17,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from worker import files
 from worker.settings import Settings
 
 KEY_FILE = "secret.key"
@@ -35,18 +36,15 @@ def master_keys(settings: Settings) -> list[bytes]:
         return [line.encode() for line in settings.secret_key.splitlines() if line.strip()]
     path = settings.data / KEY_FILE
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with files.new(path) as file:
+            key = secrets.token_urlsafe(48).encode()
+            file.write(key + b"\n")
     except FileExistsError:
         lines = path.read_text(encoding="ascii").split()
         if not lines or min(map(len, lines)) < 32:
             raise VaultError(f"{path} holds no usable key") from None
         return [line.encode() for line in lines]
-    key = secrets.token_urlsafe(48)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(key + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return [key.encode()]
+    return [key]
 
 
 def add_key(settings: Settings) -> None:
@@ -66,11 +64,8 @@ def _write_keys(settings: Settings, keys: list[bytes]) -> None:
     path = settings.data / KEY_FILE
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
-    handle = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(handle, "wb") as file:
+    with files.new(fresh) as file:
         file.write(b"".join(key + b"\n" for key in keys))
-        file.flush()
-        os.fsync(file.fileno())
     fresh.replace(path)
     if os.name == "posix":
         folder = os.open(settings.data, os.O_RDONLY)
@@ -108,3 +103,8 @@ def unseal(settings: Settings, sealed: bytes | None) -> dict[str, Any]:
     except InvalidToken:
         raise VaultError("Channel credentials were stored with another secret key") from None
     return value
+
+
+def sealed_anew(settings: Settings, sealed: bytes | None) -> bytes:
+    """The same with the newest key. Raises VaultError."""
+    return seal(settings, unseal(settings, sealed))

@@ -57,13 +57,9 @@ def _is_held() -> bool:
 def _still_true(broadcast: Broadcast, said: dict[str, Any], now: int) -> bool:
     """Whether what the sender wrote still holds: it may have been kept from writing anything newer."""
     if said["code"] == "file_checking":
-        return _is_checking(broadcast)
+        return broadcasts.is_checking(broadcast)
     until = said.get("until")
     return until is None or until > now - SILENT
-
-
-def _is_checking(broadcast: Broadcast) -> bool:
-    return broadcasts.is_checking(broadcast)
 
 
 def _silence(broadcast: Broadcast, now: int) -> dict[str, Any] | None:
@@ -80,7 +76,7 @@ def _silence(broadcast: Broadcast, now: int) -> dict[str, Any] | None:
     numbers = broadcasts.count(broadcast, broadcast.run)
     if numbers["sending"] or _neighbours_wait(broadcast):
         return {"code": "provider_slow"}
-    if _is_checking(broadcast) and not numbers["queued"]:
+    if broadcasts.is_checking(broadcast) and not numbers["queued"]:
         return {"code": "file_checking"}
     if run is not None and not run.copied:
         return {"code": "copying"}

@@ -41,8 +41,8 @@ SETTLED = 2.0
 TIMEOUTS = Timeouts(connect=5.0, read=10.0, total=10.0, start=10.0, idle=30.0)
 LEASE = 60 * clock.SECOND
 BACKOFF = (5, 15, 60, 300, 900, 1800, 3600)  # seconds
-GIVE_UP = 24 * clock.HOUR  # of failures without one success
-LIFE = 7 * 24 * clock.HOUR  # older facts are not told, older lines of the log not kept
+GIVE_UP = clock.DAY  # of failures without one success
+LIFE = 7 * clock.DAY  # older facts are not told, older lines of the log not kept
 LOG_MAX = 1_000  # lines of the log of one webhook
 PERSON, RESTORED, LOCKED, GONE = "person", "restored", "credentials_locked", 410
 
@@ -508,7 +508,7 @@ def reseal(settings: Settings) -> list[str]:
     with db.connection(), db.write():
         for row in all_of_them():
             try:
-                fresh = vault.seal(settings, vault.unseal(settings, row.secret))
+                fresh = vault.sealed_anew(settings, row.secret)
             except vault.VaultError:
                 locked.append(host_of(row.url))
                 continue

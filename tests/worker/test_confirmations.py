@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from tests.conftest import Clock
-from worker import channels, confirmations, db, delivery, direct, optouts, segments
+from worker import channels, confirmations, db, delivery, direct, installation, optouts, segments
 from worker.models import Channel, Direct
 from worker.problems import Invalid
 from worker.providers.base import InboundMessage
@@ -129,12 +129,12 @@ def test_a_look_that_fails_is_made_again_and_answers_nobody_twice(
     switch()
     for n in range(2):
         says(sandbox["sms"], "STOP", clock, f"+7901000000{n}")
-    kept = optouts.keep_setting
-    monkeypatch.setattr(optouts, "keep_setting", lambda _name, _value: 1 / 0)
+    kept = installation.keep
+    monkeypatch.setattr(installation, "keep", lambda _name, _value: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         confirmations.send_due(settings)
     assert sent() == []
-    monkeypatch.setattr(optouts, "keep_setting", kept)
+    monkeypatch.setattr(installation, "keep", kept)
     assert confirmations.send_due(settings) == 2
 
 

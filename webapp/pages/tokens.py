@@ -36,7 +36,7 @@ def create() -> Response:
         form.name.data,
         form.role.data,
         actor=me().name,
-        life=int(form.days.data) * 24 * clock.HOUR,
+        life=int(form.days.data) * clock.DAY,
         areas=form.areas.data,
         user_id=me().user_id,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -106,15 +105,13 @@ def _options(options: Mapping[str, Any]) -> dict[str, str]:
 def _store(stream: BinaryIO, path: Path) -> tuple[int, str]:
     """Copy to disk, counting: the size that was declared may be a lie."""
     size, digest = 0, hashlib.sha256()
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as target:
+    with files.new(path) as target:  # on the disk before the row that names it
         while piece := stream.read(_CHUNK):
             size += len(piece)
             if size > MAX_BYTES:
                 raise FileRefused("file_too_large", size=size)
             digest.update(piece)
             target.write(piece)
-        target.flush()
-        os.fsync(target.fileno())  # the row that names it will be durable
     if size == 0:
         raise FileRefused("file_empty")
     return size, digest.hexdigest()

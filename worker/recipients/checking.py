@@ -12,7 +12,6 @@ import json
 import logging
 import threading
 from collections import Counter as Tally
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,9 @@ import peewee
 from worker import clock, counters, db, files, optouts
 from worker.models import Broadcast, RecipientFile
 from worker.phone import Parser
-from worker.recipients import sheets
-from worker.recipients.decoding import (
-    MAX_ROWS,
-    FileRefused,
-    decode,
-    detect_delimiter,
-    records,
-    separator,
-    unclosed_quote,
-)
+from worker.recipients.decoding import MAX_ROWS, FileRefused
 from worker.recipients.facts import Facts
-from worker.recipients.rows import Head, read_head
+from worker.recipients.rows import Head, Table, read_head, table
 from worker.rendering import Content, MissingColumns, Rendered, Renderer, RowError
 
 log = logging.getLogger("molva.recipients")
@@ -121,14 +111,9 @@ def forget(file_id: int) -> None:
             counters.add({(b, run, file_id, "queued"): -n for (b, run), n in tally.items()})
         if len(gone) < BATCH:
             break
-    while True:
-        with db.write():
-            n = db.execute(
-                "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)",
-                [file_id, BATCH * 5],
-            ).rowcount
-        if n < BATCH * 5:
-            break
+    sql = "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)"
+    for _n in db.in_steps(sql, [file_id], BATCH * 5):
+        pass
     with db.write():
         db.execute("DELETE FROM counter WHERE file_id = ? AND n = 0", [file_id])
 
@@ -170,18 +155,18 @@ class _Check:
 
     def run(self) -> None:
         try:
-            encoding, delimiter, rows = self._open()
+            found = self._open()
         except FileRefused:
             self._note(columns=[], sample=[], unused=[])
             raise
         sample: list[list[str]] = []
-        for row in rows:
+        for row in found.rows:
             sample.append(row)
             if len(sample) >= 20 and any(any(cell.strip() for cell in r) for r in sample):
                 break
         seen = {
-            "encoding": encoding,
-            "delimiter": delimiter,
+            "encoding": found.encoding,
+            "delimiter": found.delimiter,
             "sample": [[cell[:VALUE_MAX] for cell in row[:50]] for row in sample[: SAMPLE_ROWS + 1]],
         }
         try:
@@ -196,7 +181,7 @@ class _Check:
         self._note(**seen, columns=head.columns, unused=head.unused, phone_column=head.columns[head.phone])
         self._load_seen()
         # Excel counts the header as row 1; without a header the first person stands in row 1.
-        for number, row in enumerate(chain(sample, rows), 1):
+        for number, row in enumerate(chain(sample, found.rows), 1):
             if number <= head.first:
                 continue
             self._row(number, row, head, renderer)
@@ -214,19 +199,12 @@ class _Check:
         with db.write():
             RecipientFile.update(**columns).where(RecipientFile.id == self.file.id).execute()
 
-    def _open(self) -> tuple[str | None, str | None, Iterator[list[str]]]:
+    def _open(self) -> Table:
         try:
             data = files.read(self.path)
         except FileNotFoundError:
             raise FileRefused("upload_lost") from None
-        if sheets.is_xlsx(data):
-            return None, None, sheets.records(data)
-        text, encoding = decode(data, self.file.options.get("encoding"))
-        named, text = separator(text)
-        delimiter = self.file.options.get("delimiter") or named or detect_delimiter(text)
-        if unclosed_quote(text, delimiter):
-            raise FileRefused("bad_quoting")
-        return encoding, delimiter, records(text, delimiter)
+        return table(data, self.file.options.get("encoding"), self.file.options.get("delimiter"))
 
     def _bind(self, head: Head) -> Renderer | None:
         if self.content is None:

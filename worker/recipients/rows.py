@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from worker.phone import Parser
-from worker.recipients.decoding import MAX_COLUMNS, FileRefused
+from worker.recipients import sheets
+from worker.recipients.decoding import (
+    MAX_COLUMNS,
+    FileRefused,
+    decode,
+    detect_delimiter,
+    records,
+    separator,
+    unclosed_quote,
+)
 from worker.rendering import column_key
 
 PHONE_NAMES = frozenset(
@@ -54,6 +65,26 @@ class Head:
     phone: int
     first: int
     unused: list[str] = field(default_factory=list)
+
+
+class Table(NamedTuple):
+    """The rows of a file, and how they were read; None for what a workbook does not have."""
+
+    encoding: str | None
+    delimiter: str | None
+    rows: Iterator[list[str]]
+
+
+def table(data: bytes, encoding: str | None = None, delimiter: str | None = None) -> Table:
+    """A workbook or a text as a table; what is not chosen is detected. Raises FileRefused, also on the way."""
+    if sheets.is_xlsx(data):
+        return Table(None, None, sheets.records(data))
+    text, encoding = decode(data, encoding)
+    named, text = separator(text)
+    delimiter = delimiter or named or detect_delimiter(text)
+    if unclosed_quote(text, delimiter):
+        raise FileRefused("bad_quoting")
+    return Table(encoding, delimiter, records(text, delimiter))
 
 
 def read_head(sample: list[list[str]], parser: Parser, chosen: str | None, needed: list[str]) -> Head:
