@@ -166,7 +166,7 @@ def optouts_csv(settings: Settings, language: str, actor: str) -> Response:
 
 def sample_csv(columns: list[str], language: str) -> Response:
     """The file template of a broadcast: its columns and one example row."""
-    return csv_file(recipients.sample_csv(columns, language), "sample.csv")
+    return csv_file(recipients.sample_csv([reports.safe_cell(name) for name in columns], language), "sample.csv")
 
 
 def csv_file(data: bytes, name: str) -> Response:

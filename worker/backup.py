@@ -327,7 +327,7 @@ def _cancel_direct() -> None:
     found = db.rows(
         f"SELECT broadcast_id, run, file_id, COUNT(*) FROM message WHERE {waiting} GROUP BY broadcast_id, run, file_id"  # noqa: S608
     )
-    db.execute(f"UPDATE message SET status = 'cancelled' WHERE {waiting}")  # noqa: S608
+    db.execute(f"UPDATE message SET status = 'cancelled' WHERE {waiting}")  # noqa: S608  # nosemgrep: formatted-sql-query
     for broadcast_id, run, file_id, n in found:
         key = (broadcast_id, run, file_id)
         counters.add({(*key, "queued"): -n, (*key, "cancelled"): n})

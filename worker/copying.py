@@ -70,10 +70,10 @@ def _table(old: sqlite3.Connection, model: Any) -> int:
     table, columns = model._meta.table_name, [field.column_name for field in model._meta.sorted_fields]
     truths = [n for n, field in enumerate(model._meta.sorted_fields) if field.field_type == "BOOL"]
     names = ", ".join(f'"{name}"' for name in columns)
-    found = old.execute(f"SELECT {names} FROM {table}")  # noqa: S608
+    found = old.execute(f"SELECT {names} FROM {table}")  # noqa: S608  # nosemgrep: formatted-sql-query
     made = db.copy_in(f"COPY {table} ({names}) FROM STDIN", _rows(found, truths))
     there = db.value(f"SELECT COUNT(*) FROM {table}")  # noqa: S608
-    here = old.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]  # noqa: S608
+    here = old.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]  # noqa: S608  # nosemgrep: formatted-sql-query
     if not made == there == here:
         raise CopyError(f"{table}: {here} rows here, {there} there")
     if "id" in columns:

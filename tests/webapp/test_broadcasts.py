@@ -247,6 +247,8 @@ def test_the_file_template_has_exactly_the_needed_columns(sender: Browser, sandb
     assert answer.data.startswith(b"\xef\xbb\xbf")
     english = sender.post("/broadcasts/sample.csv", FORM, headers={"Accept-Language": "en"})
     assert english.data.decode("utf-8-sig").splitlines()[0] == "phone,name"
+    hostile = sender.post("/broadcasts/sample.csv", FORM | {"text": "{{=HYPERLINK(1)}}"}, headers=russian)
+    assert hostile.data.decode("utf-8-sig").splitlines()[0] == "телефон;'=HYPERLINK(1)"  # no formula
 
 
 def test_after_the_start_only_name_rate_and_policy_change(sender: Browser, draft: Broadcast) -> None:

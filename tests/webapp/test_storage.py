@@ -90,7 +90,7 @@ def test_an_upload_that_meets_the_end_of_the_disk_leaves_nothing(
         raise error
 
     with monkeypatch.context() as broken:
-        broken.setattr("worker.recipients.os.fsync", fails)
+        broken.setattr("worker.files.os.fsync", fails)
         form = {"file": (io.BytesIO(b"phone\n+79010000001\n"), "a.csv")}
         headers = api["sender"] | {"Accept-Language": "en"}
         answer = app.test_client().post(f"/api/v1/broadcasts/{row.id}/files", data=form, headers=headers)
