@@ -30,7 +30,8 @@ def _fire() -> None:
 
 
 def _note_connections(module: Any) -> None:
-    connect = module.database._connect
+    database = module.database.obj  # what the proxy stands for
+    connect = database._connect
 
     def noting() -> Any:
         found = connect()
@@ -40,7 +41,7 @@ def _note_connections(module: Any) -> None:
             file.write(json.dumps([Path(sys.argv[0]).parent.name, *values]) + "\n")
         return found
 
-    module.database._connect = noting
+    database._connect = noting
 
 
 def _set(module: Any) -> None:
