@@ -360,6 +360,21 @@
     if (input) input.value = "";
   });
 
+  /* ---- out of reach: a page is kept for it, which looks for the server until it is there again */
+  const keeper = document.body.dataset.offline;
+  if (keeper && "serviceWorker" in navigator) {
+    window.addEventListener("load", () => navigator.serviceWorker.register(keeper).catch(() => {}));
+  }
+  if (document.querySelector("[data-reach]")) {
+    const reach = async () => {
+      const found = await fetch(location.href, { method: "HEAD", cache: "no-store" }).catch(() => null);
+      if (found && found.status < 500) location.reload();
+      else setTimeout(reach, 3000);
+    };
+    setTimeout(reach, 3000);
+    window.addEventListener("online", () => location.reload());
+  }
+
   /* ---- theme without a reload; the language keeps what was typed */
   on("submit", (event) => {
     const value = event.submitter && event.submitter.value;

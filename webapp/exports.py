@@ -35,7 +35,7 @@ def report_csv(broadcast: Broadcast, chosen: reports.Filter, language: str) -> R
     def batches() -> Iterator[Iterable[list[Any]]]:
         with db.connection():
             _, columns = reports.export_columns(broadcast, chosen)
-            yield [[*reports.FIXED, *(reports.safe_cell(name) for name in columns if seen)]]
+            yield [[*heads(reports.FIXED), *(reports.safe_cell(name) for name in columns if seen)]]
             lines = _lines_of(ZoneInfo(broadcast.timezone), reports.safe_cell, int, seen)
             for name, messages, cells in reports.export(broadcast, chosen):
                 yield lines(reports.safe_cell(name), messages, cells)
@@ -55,9 +55,14 @@ def report_xlsx(broadcast: Broadcast, chosen: reports.Filter) -> Response:
     def pieces() -> Iterator[bytes]:
         with db.connection():
             _, columns = reports.export_columns(broadcast, chosen)
-            yield from workbook.pieces([*reports.FIXED, *(columns if seen else [])], batches(), numbers=2)
+            yield from workbook.pieces([*heads(reports.FIXED), *(columns if seen else [])], batches(), numbers=2)
 
     return _file(pieces(), f"report-{broadcast.id}.xlsx", workbook.MIME)
+
+
+def heads(names: Iterable[str]) -> list[str]:
+    """The heads of a table: for a program the names of the interface, for a person words of their language."""
+    return list(names) if auth.by_token() else [str(words.COLUMNS[name]) for name in names]
 
 
 def _noted(broadcast: Broadcast, chosen: reports.Filter) -> bool:
@@ -91,12 +96,13 @@ def _lines_of(
     """How messages stand in the report. `safe` makes a text harmless, `whole` a number ready to be written;
     `seen`: with the numbers of people and their own cells."""
     because, at = _Causes(safe), reports.Seconds(zone)
+    statuses = {name: name if auth.by_token() else str(word.label) for name, word in words.MESSAGE_STATUSES.items()}
 
     def lines(name: str, messages: list[tuple[Any, ...]], cells: list[reports.Cells]) -> list[list[Any]]:
         return [
             [
                 phone if seen else filters.masked(phone),
-                status,
+                statuses[status],
                 safe(cause) if cause else "",
                 because[cause, words],
                 safe(identity) if identity and seen else "",  # that of WhatsApp holds the number
@@ -128,7 +134,7 @@ def errors_csv(file: RecipientFile, language: str) -> Response:
 
     def batches() -> Iterator[Iterable[list[str]]]:
         with db.connection():
-            yield [["line", "code", "reason", "column", "value", "row"]]
+            yield [heads(("line", "code", "reason", "column", "value", "row"))]
             rows = recipients.errors_iter(file.id)
             while batch := list(itertools.islice(rows, 500)):
                 yield map(line, batch)

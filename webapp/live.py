@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flask import url_for
 
 from webapp import sentences
-from worker import broadcasts, clock, db, quiet, recipients, reports, watchdog
+from worker import broadcasts, clock, db, quiet, recipients, reports, undo, watchdog
 from worker.models import Broadcast, RecipientFile, Run
 from worker.states import MESSAGE_STATUSES
 
@@ -152,6 +152,11 @@ class Live:
         return sentences.late_start(self.broadcast.send_at, self.run.started_at if self.run else None)
 
     @property
+    def cleared(self) -> int:
+        """How many files a Clear has just removed, while it can be taken back."""
+        return len(undo.clear_offered(self.broadcast)) if self.broadcast.state == "draft" else 0
+
+    @property
     def mark(self) -> str:
         """Changes with everything that the picture depends on, and every ten seconds: "2 minutes ago" ages."""
         row = self.broadcast
@@ -162,6 +167,7 @@ class Live:
             self.face,
             self.checking,
             self.channel_limit,
+            self.cleared,
             clock.now() // 10_000,
         )
         return f"{zlib.crc32(repr((*found, *activity, *self.numbers.values())).encode()):08x}"
@@ -267,7 +273,14 @@ def files(broadcast: Broadcast) -> list[FileShown]:
     return [file(row) for row in broadcasts.live_files(broadcast)]
 
 
-def removed_but_queued(broadcast: Broadcast) -> list[tuple[str, int]]:
+def lists(broadcast: Broadcast | None) -> dict[str, Any]:
+    """What the section of the recipients is drawn from."""
+    if broadcast is None:
+        return {"files": [], "removed": [], "back": []}
+    return {"files": files(broadcast), "removed": _kept(broadcast), "back": undo.offered(broadcast)}
+
+
+def _kept(broadcast: Broadcast) -> list[tuple[str, int]]:
     """Names of files that were deleted while their recipients stayed in the queue, with how many still wait."""
     return [
         (name, n)

@@ -9,7 +9,7 @@ from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 
 from webapp import filters, words
-from worker import causes, clock, logs
+from worker import causes, clock, logs, undo
 from worker.broadcasts import MISS_AFTER, NotAllowed, Problem
 from worker.channels import InUse
 from worker.reports import Event
@@ -249,6 +249,8 @@ def stop_reason(code: str | None, detail: Facts | None) -> str:
     why = because["text"] if because else ""
     if code == "person":
         return str(_("Stopped: %(user)s", user=facts.get("by", "")))
+    if code == undo.CLEARED:
+        return str(_("Clear was taken back. Nothing leaves until you press “Resume”"))
     if code == "missed":
         return str(_("Stopped: the server was down at the start time"))
     if code == "approval":

@@ -407,6 +407,7 @@ AUDIT_ACTIONS: dict[str, LazyString] = {
     "broadcast.stop": _l("Broadcast stopped"),
     "broadcast.resume": _l("Broadcast resumed"),
     "broadcast.clear": _l("Broadcast cleared"),
+    "broadcast.undo": _l("Clear taken back"),
     "broadcast.restart": _l("Broadcast restarted"),
     "broadcast.delete": _l("Broadcast deleted"),
     "broadcast.test": _l("Test sent"),
@@ -426,6 +427,7 @@ AUDIT_ACTIONS: dict[str, LazyString] = {
     "file.upload": _l("File uploaded"),
     "file.check": _l("File read another way"),
     "file.remove": _l("File deleted"),
+    "file.restore": _l("Deletion of a file taken back"),
     "file.errors": _l("Rejected rows downloaded"),
     "report.export": _l("Report downloaded"),
     "audit.export": _l("Audit log downloaded"),
@@ -603,6 +605,34 @@ FINDING_LEVELS: dict[str, Word] = {
     "ok": Word(_l("Fine"), "check", "good"),
     "warning": Word(_l("Please note"), "alert", "warn"),
     "error": Word(_l("Wrong"), "cross", "bad"),
+}
+
+# Heads of downloaded tables, as people read them; programs get the names on the left.
+COLUMNS: dict[str, LazyString] = {
+    "phone": _l("Phone"),
+    "status": _l("Status"),
+    "cause_code": _l("Cause code"),
+    "cause": _l("Cause"),
+    "provider_id": _l("Id at the provider"),
+    "run": _l("Run"),
+    "file": _l("File"),
+    "line": _l("Row"),
+    "sent_at": _l("Sent at"),
+    "delivered_at": _l("Delivered at"),
+    "read_at": _l("Read at"),
+    "undelivered_at": _l("Undelivered at"),
+    "code": _l("Code"),
+    "reason": _l("Reason"),
+    "column": _l("Column"),
+    "value": _l("Value"),
+    "row": _l("The row as it was"),
+    "time": _l("Time"),
+    "who": _l("Who"),
+    "action": _l("Action"),
+    "subject": _l("Subject"),
+    "detail": _l("Details"),
+    "address": _l("Address"),
+    "via": _l("By way of"),
 }
 
 # The stop list: what is not sent to a number, and who said so.

@@ -27,6 +27,7 @@ from worker import (
     retention,
     settings,
     tasks,
+    undo,
     webhooks,
 )
 from worker.models import RecipientFile
@@ -77,6 +78,7 @@ class WorkerProcess:
             )
         ]
         self._recovered = self._checked = clock.monotonic()
+        self._strays = retention.Strays(options)
         self._retained = clock.monotonic() - RETAIN_EVERY
         self._join_at = 0.0
         self._asked: dict[int, tuple[float, float]] = {}  # channel → when to ask again, the pause after that
@@ -137,7 +139,9 @@ class WorkerProcess:
             self._recovered = now
             direct.tend()
             delivery.recover(self.settings, self.owner, self.sender.owned())
+            undo.go_on()
             broadcasts.sweep_removed()
+            retention.forget_removed(self.settings, clock.now() - undo.KEPT)
             self._forget()
             self.sender.wake()
 
@@ -182,6 +186,7 @@ class WorkerProcess:
         if clock.monotonic() - self._retained > RETAIN_EVERY:
             self._retained = clock.monotonic()
             retention.run(self.settings, lambda: not self.stopping.is_set())
+            self._strays.forget()
         retention.vacuum()
 
     def _callbacks(self) -> None:

@@ -55,6 +55,17 @@ def read(path: Path) -> bytes:
     return found.read_bytes() if isinstance(found, Path) else found.getvalue()
 
 
+def names(folder: Path) -> list[str]:
+    """The names of all files in a folder of `FOLDERS`, on the disk and in a database that hosts share."""
+    found = {entry.name for entry in os.scandir(folder) if entry.is_file()} if folder.is_dir() else set()
+    if db.is_shared():
+        found |= {
+            name.rpartition("/")[2]
+            for (name,) in db.rows("SELECT name FROM stored_file WHERE name LIKE ?", [f"{folder.name}/%"])
+        }
+    return sorted(found)
+
+
 def drop(path: Path) -> None:
     """Remove it, if it is there."""
     path.unlink(missing_ok=True)

@@ -153,14 +153,21 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
     # --- what worker.db calls ---------------------------------------------------------------------
 
     def run(self, sql: str, parameters: Any) -> Any:
+        return self.run_spelt(spelt(sql), parameters)
+
+    def run_spelt(self, sql: str, parameters: Any) -> Any:
         try:
-            return self.connection().execute(spelt(sql), parameters)
+            return self.connection().execute(sql, parameters)
         except psycopg.DataError:
             if not _has_zero(parameters):
                 raise
-        return self.connection().execute(spelt(sql), _without_zero(parameters))
+        return self.connection().execute(sql, _without_zero(parameters))
 
     def run_many(self, sql: str, parameters: Any) -> int:
+        columns = Columns(parameters)
+        together = columns.fit(sql) and at_once(sql, columns.kinds)
+        if together:
+            return int(self.run_spelt(together, columns.values).rowcount)
         cursor = self.connection().cursor()
         cursor.executemany(spelt(sql), parameters)
         return int(cursor.rowcount)
@@ -229,6 +236,68 @@ def spelt(sql: str) -> str:
     )
     sql = _INDEX.sub("", sql)  # its planner has statistics and takes no advice
     return sql.replace("json_each(", "molva_each(").replace("json_extract(", "molva_extract(")
+
+
+# A row after the other costs the server more than the change itself, so the values of all rows go as arrays.
+_UPDATE = re.compile(r"(UPDATE \w+ SET .+?) (WHERE .+)", re.DOTALL)
+_INSERT = re.compile(r"(INSERT INTO \S+ \([^()]+\)) VALUES \((.+)\)", re.DOTALL)
+_KINDS = {int: "bigint", str: "text", float: "float8", bytes: "bytea", bool: "boolean"}
+
+
+class Columns:
+    """The values of many rows, place by place: as an array, or once where all rows have the same."""
+
+    def __init__(self, given: Sequence[Sequence[Any]]) -> None:
+        self.rows = len(given)
+        self.kinds: list[str] = []  # of each place: "bigint[]" for an array, "bigint" for one value, "" for NULL
+        self.values: list[Any] = []
+        self._last: tuple[Any, ...] = ()
+        for column in zip(*given, strict=True):
+            self._last = column
+            kinds = {type(value) for value in column if value is not None}
+            if not kinds:
+                self.kinds.append("")
+                continue
+            kind = _KINDS.get(kinds.pop(), "?") if len(kinds) == 1 else "?"
+            same = column.count(column[0]) == len(column)
+            self.kinds.append(kind if same else f"{kind}[]")
+            self.values.append(column[0] if same else list(column))
+
+    def fit(self, sql: str) -> bool:
+        """Whether one statement does the same as many: there are many, and no row is changed twice."""
+        if self.rows < 2 or any(kind[0] == "?" for kind in self.kinds if kind):
+            return False
+        return sql.startswith("INSERT") or len(set(self._last)) == self.rows
+
+
+def at_once(sql: str, kinds: Sequence[str]) -> str:
+    """A statement of ours for one row as PostgreSQL carries it out for many, with the values of `Columns`; "" where
+    it has no such form. The last place of an UPDATE names the row."""
+    return _at_once(sql, tuple(kinds))
+
+
+@lru_cache(1_024)
+def _at_once(sql: str, kinds: tuple[str, ...]) -> str:
+    update, insert = _UPDATE.fullmatch(sql), _INSERT.fullmatch(sql)
+    if "ON CONFLICT" in sql or not (update or insert) or not any(kind.endswith("[]") for kind in kinds):
+        return ""
+    at = iter(range(len(kinds)))
+
+    def places(text: str) -> str:
+        # spelt() comes first: it escapes what psycopg would take for a place of its own.
+        return re.sub("%s", lambda _place: f"given.c{next(at)}", spelt(text))
+
+    if update:
+        before, after = places(update[1]), places(update[2])
+        form = f"{before} FROM (SELECT {{}}) AS given {after}"
+    else:
+        assert insert is not None
+        form = f"{insert[1]} SELECT {places(insert[2])} FROM (SELECT {{}}) AS given"  # noqa: S608
+    source = ", ".join(
+        f"{'unnest(%s::' + kind + ')' if kind.endswith('[]') else f'%s::{kind}' if kind else 'NULL'} AS c{n}"
+        for n, kind in enumerate(kinds)
+    )
+    return form.format(source)
 
 
 # A text may hold a zero byte in SQLite; here it is refused before anything is sent.

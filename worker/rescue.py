@@ -130,8 +130,6 @@ def by_sms(
         if not files:
             raise broadcasts.Invalid({"cause": broadcasts.Problem("no_recipients")})
     except BaseException:
-        for file in files:
-            recipients.remove(file, "remove", settings.uploads, actor)
         broadcasts.delete(made, actor)
         raise
     with db.write():

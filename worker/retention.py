@@ -11,7 +11,7 @@ from collections import Counter as Numbers
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from worker import audit, clock, db, hashes, installation
+from worker import audit, clock, db, hashes, installation, undo
 from worker import files as kept_files
 from worker.models import Broadcast, Conversation, RecipientFile, Removal
 from worker.settings import Settings
@@ -188,6 +188,45 @@ def _forget_rejected(broadcast: Broadcast) -> Iterator[Removed]:
         sql = "DELETE FROM rejected_row WHERE id IN (SELECT id FROM rejected_row WHERE file_id = ? LIMIT ?)"
         for n in db.in_steps(sql, [file_id], STEP):
             yield {"rejected_rows": n}
+
+
+def forget_removed(settings: Settings, before: int) -> None:
+    """Drop the uploaded files of lists that a person removed before that moment (ms)."""
+    for file_id, path in db.rows(
+        "SELECT id, path FROM recipient_file WHERE removed_at < ? AND path <> '' AND removed_how <> ? LIMIT 1000",
+        [before, undo.RESTORING],
+    ):
+        forget_file(settings.uploads, file_id, path)
+
+
+class Strays:
+    """Files that no row speaks of: their draft was deleted, or a process died between the two. Told apart from
+    those whose row is about to be written by being looked at twice, an hour or so between."""
+
+    _OWNERS = {"uploads": "recipient_file", "media": "attachment"}
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._seen: set[Path] = set()
+
+    def forget(self) -> int:
+        """Drop those that were strays at the last look as well; how many."""
+        found = {path for folder in kept_files.FOLDERS for path in self._of(folder)}
+        gone = found & self._seen
+        for path in gone:
+            kept_files.drop(path)
+        self._seen = found - gone
+        return len(gone)
+
+    def _of(self, folder: str) -> Iterator[Path]:
+        here = self._settings.data / folder
+        names = kept_files.names(here)
+        for at in range(0, len(names), STEP):
+            part = names[at : at + STEP]
+            marks = ",".join("?" * len(part))
+            sql = f"SELECT path FROM {self._OWNERS[folder]} WHERE path IN ({marks})"  # noqa: S608
+            known = {path for (path,) in db.rows(sql, part)}
+            yield from (here / name for name in part if name not in known)
 
 
 # --- files, the inbox, the log ------------------------------------------------------------------------

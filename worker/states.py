@@ -34,6 +34,8 @@ BROADCAST: dict[str, Step] = {
     "restore": _step("scheduled running stopped", "stopped"),
     # A person put an uncertain message back into the queue of a finished broadcast.
     "reopen": _step("finished", "running"),
+    # A Clear taken back at once: what was queued waits for a person.
+    "undo": _step("draft", "stopped"),
 }
 
 # What a person may press; the other actions happen by themselves.
@@ -66,6 +68,7 @@ MESSAGE: dict[str, Step] = {
     "resend": _step("uncertain", "queued"),
     "skip": _step("queued", "skipped"),
     "cancel": _step("queued", "cancelled"),
+    "restore": _step("cancelled", "queued"),  # a deletion or a Clear was taken back at once
 }
 
 # Statuses in which a message is not yet out of the queue.

@@ -339,6 +339,8 @@ PUBLIC = {
     "/language",  # one's own cookie
     "/theme",
     "/healthz",  # no data in it
+    "/offline",  # nor in what a browser keeps for when the server is away
+    "/offline.js",
     "/api/v1/openapi.json",  # a description of the API, without data
 }
 GUESTS = {

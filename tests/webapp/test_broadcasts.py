@@ -280,6 +280,20 @@ def test_buttons_ask_with_numbers_and_then_act(sender: Browser, draft: Broadcast
     assert state(draft) == "draft"
 
 
+def test_a_clear_is_taken_back_while_that_is_offered(sender: Browser, viewer: Browser, draft: Broadcast) -> None:
+    url = f"/broadcasts/{draft.id}"
+    for action in ("start", "stop", "clear"):
+        sender.post(f"{url}/{action}")
+    assert f"{url}/undo" in sender.page(url) and f"{url}/undo" not in viewer.page(url)
+    back = sender.post(f"{url}/undo", htmx=True)
+    assert state(draft) == "stopped" and f"{url}/resume" in back.text and f"{url}/undo" not in back.text
+    assert "files-changed" in back.headers["HX-Trigger"]
+    late = sender.post(f"{url}/undo", htmx=True)  # pressed twice
+    assert json.loads(late.headers["HX-Trigger"])["toast"]["level"] == "info" and state(draft) == "stopped"
+    sender.post(f"{url}/resume")
+    assert state(draft) == "running"
+
+
 def test_with_htmx_a_button_answers_with_the_new_state(sender: Browser, draft: Broadcast) -> None:
     url = f"/broadcasts/{draft.id}"
     started = sender.post(f"{url}/start", htmx=True)

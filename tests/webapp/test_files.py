@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import pytest
@@ -113,10 +114,25 @@ def test_deleting_a_file_does_what_it_said(sender: Browser, draft: Broadcast, ho
     question = sender.page(url, headers={"Accept-Language": "ru"})
     assert "Его получатели останутся в очереди: 1" in question and "Из очереди будет убрано: 1" in question
     answer = sender.post(url, {"how": how}, htmx=True)
-    assert file.name not in answer.text or how == "keep"
+    assert f'id="file-{file.id}"' not in answer.text and f"/files/{file.id}/undo" in answer.text
     assert broadcasts.count(draft, 1)["queued"] == queued
     assert sender.post(url, {"how": how}, htmx=True).status_code == 200  # pressed twice
     assert sender.post(url, {"how": "shred"}, htmx=True).status_code == 422
+
+
+def test_a_deletion_is_taken_back_while_that_is_offered(sender: Browser, draft: Broadcast) -> None:
+    file = upload(sender, draft, LIST)
+    assert file is not None
+    url = f"/broadcasts/{draft.id}/files/{file.id}"
+    sender.post(f"{url}/delete", {"how": "remove"})
+    assert f"{url}/undo" in sender.page(f"/broadcasts/{draft.id}")
+    answer = sender.post(f"{url}/undo", htmx=True)
+    assert f"{url}/undo" not in answer.text and f'id="file-{file.id}"' in answer.text and "every 1s" in answer.text
+    check(draft, file)
+    assert broadcasts.count(draft, 1)["queued"] == 1
+    late = sender.post(f"{url}/undo", htmx=True)  # pressed twice
+    assert late.status_code == 200 and json.loads(late.headers["HX-Trigger"])["toast"]["level"] == "info"
+    assert sender.post(f"{url}/undo").status_code == 303
 
 
 def test_what_stays_in_the_queue_after_a_deletion_is_said(sender: Browser, draft: Broadcast) -> None:

@@ -114,8 +114,8 @@ def test_a_viewer_sees_masked_numbers(viewer: Browser, file: RecipientFile, fail
 def test_the_export_has_a_row_for_everybody(sender: Browser, file: RecipientFile, failed: Message) -> None:
     answer = sender.get(f"/broadcasts/{file.broadcast_id}/report.csv", headers={"Accept-Language": "ru"})
     lines = answer.data.decode("utf-8-sig").splitlines()
-    assert len(lines) == 1 + 3 and lines[0].startswith('"phone";"status"')
-    assert any("131026" in line and "Анна" in line for line in lines)
+    assert len(lines) == 1 + 3 and lines[0].startswith('"Телефон";"Статус";"Код причины"')
+    assert any("131026" in line and "Анна" in line and '"Ошибка отправки"' in line for line in lines)
 
 
 # --- rates, times, the picture
@@ -270,8 +270,8 @@ def test_the_workbook_has_what_the_csv_has(sender: Browser, file: RecipientFile,
     answer = sender.get(f"/broadcasts/{file.broadcast_id}/report.xlsx", headers=ENGLISH)
     assert answer.headers["Content-Disposition"] == f"attachment; filename=report-{file.broadcast_id}.xlsx"
     rows = CalamineWorkbook.from_filelike(io.BytesIO(answer.data)).get_sheet_by_index(0).to_python()
-    assert rows[0][:3] == ["phone", "status", "cause_code"] and rows[0][-2:] == ["phone", "name"]
-    assert [row[1] for row in rows[1:]] == ["delivered", "read", "failed"]
+    assert rows[0][:3] == ["Phone", "Status", "Cause code"] and rows[0][-2:] == ["phone", "name"]
+    assert [row[1] for row in rows[1:]] == ["Delivered", "Read", "Failed"]
     assert rows[3][2:4] == ["131026", "The number is not on WhatsApp or cannot receive this"]
     assert rows[3][-1] == "Анна" and rows[3][7] == float(failed.line)
 

@@ -96,7 +96,7 @@ def test_a_file_withdraws_it_whoever_brings_or_removes_it(database: Settings) ->
     recipients.recheck(file, {"encoding": "utf-8"}, ANNA)
     assert fresh(made).approved_by is None
     approvals.approve(fresh(made), BORIS)
-    recipients.remove(RecipientFile.get_by_id(file.id), "remove", database.uploads, ANNA)
+    recipients.remove(RecipientFile.get_by_id(file.id), "remove", ANNA)
     assert fresh(made).approved_by is None
 
 

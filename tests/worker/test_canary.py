@@ -9,22 +9,11 @@ import pytest
 
 from tests.conftest import Clock
 from tests.driving import Driven, draft, people, upload
-from worker import breaker, broadcasts, canary, channels, counters, db, delivery, recipients
+from worker import breaker, broadcasts, canary, counters, db, delivery, recipients
 from worker.clock import HOUR
 from worker.models import Broadcast, Channel, Message, RecipientFile
 from worker.problems import Invalid
 from worker.providers import base
-from worker.settings import Settings
-
-
-@pytest.fixture
-def sms(database: None, settings: Settings) -> Channel:
-    return channels.ensure_sandbox(settings)[1]
-
-
-@pytest.fixture
-def driven(sms: Channel, settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Driven:
-    return Driven(settings, clock, monkeypatch)
 
 
 def ready(driven: Driven, sms: Channel, *lists: list[str], **values: Any) -> Broadcast:
@@ -223,7 +212,7 @@ def test_a_list_that_was_replaced_before_the_start_has_a_canary_as_large(
 ) -> None:
     broadcast = ready(driven, sms, people(30), send_at=clock.ms + HOUR)
     broadcasts.start(driven.settings, broadcast, "test", 10)
-    recipients.remove(RecipientFile.get(), "remove", driven.settings.uploads, "test")
+    recipients.remove(RecipientFile.get(), "remove", "test")
     upload(driven.settings, broadcast, *people(30, 500))
     clock.tick(hours=1)
     broadcasts.start_due()
@@ -313,7 +302,7 @@ def test_a_finished_canary_keeps_nothing_that_is_sent_again_later(driven: Driven
         driven.clock.tick(seconds=0.1)
     late = [driven.sender._send(job) for job in jobs]
     rest = RecipientFile.select().where(RecipientFile.broadcast == broadcast.id).order_by(RecipientFile.id.desc()).get()
-    recipients.remove(rest, "remove", driven.settings.uploads, "test")
+    recipients.remove(rest, "remove", "test")
     driven.run(1, late=late)
     assert fresh(broadcast).state == "finished"
     driven.answer = lambda out: base.Accepted(f"id-{out.token}")

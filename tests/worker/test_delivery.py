@@ -44,11 +44,6 @@ CALLED = 1_000  # when a callback came
 
 
 @pytest.fixture
-def sms(database: Settings, settings: Settings) -> Channel:
-    return channels.ensure_sandbox(settings)[1]
-
-
-@pytest.fixture
 def broadcast(sms: Channel) -> Broadcast:
     return make.broadcast(channel=sms, state="running")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -20,11 +20,6 @@ PHONE = "+79010000001"
 
 
 @pytest.fixture
-def sms(database: None, settings: Settings) -> Channel:
-    return channels.ensure_sandbox(settings)[1]
-
-
-@pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[base.Outgoing]:
     found: list[base.Outgoing] = []
 
@@ -38,14 +33,6 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[base.Outgoing]:
 
     monkeypatch.setattr(SandboxSms, "send", send)
     return found
-
-
-@pytest.fixture
-def sending(settings: Settings, sms: Channel) -> Iterator[Sender]:
-    sender = Sender(settings, 1)
-    sender.start()
-    yield sender
-    sender.stop()
 
 
 def answer(settings: Settings, sms: Channel, text: str = "Hello", **more: str) -> Direct:

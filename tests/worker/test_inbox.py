@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,11 +26,6 @@ TEMPLATE = [{"type": "BODY", "text": "{{1}}, we are here"}]
 @pytest.fixture
 def waba(database: Settings, settings: Settings) -> Channel:
     return channels.ensure_sandbox(settings)[0]
-
-
-@pytest.fixture
-def sms(database: Settings, settings: Settings) -> Channel:
-    return channels.ensure_sandbox(settings)[1]
 
 
 def hear(
@@ -418,14 +413,6 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[base.Outgoing]:
 
     monkeypatch.setattr(SandboxWaba, "send", send)
     return found
-
-
-@pytest.fixture
-def sending(settings: Settings, waba: Channel) -> Iterator[Sender]:
-    sender = Sender(settings, 1)
-    sender.start()
-    yield sender
-    sender.stop()
 
 
 def until(conversation: Conversation, done: Callable[[talk.Entry], bool]) -> talk.Entry:

@@ -10,7 +10,7 @@ import pytest
 
 from tests import make
 from tests.conftest import Clock
-from worker import channels, db, delivery, optouts
+from worker import db, delivery, optouts
 from worker.models import Audit, Channel, Message, OptOut, OptOutEvent
 from worker.optouts import ALL, MARKETING, Entry, Filter
 from worker.problems import Invalid
@@ -19,11 +19,6 @@ from worker.sender import Sender
 from worker.settings import Settings
 
 PHONE = "+79010000001"
-
-
-@pytest.fixture
-def sms(database: Settings) -> Channel:
-    return channels.ensure_sandbox(database)[1]
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import peewee
 import pytest
@@ -39,19 +39,6 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     monkeypatch.setattr(SandboxSms, "send", lambda provider, out: found(provider, out))
     monkeypatch.setattr(SandboxSms, "ping", lambda _provider: found.ping())
     return found
-
-
-@pytest.fixture
-def sms(database: None, settings: Settings) -> Channel:
-    return channels.ensure_sandbox(settings)[1]
-
-
-@pytest.fixture
-def sending(settings: Settings, sms: Channel) -> Iterator[Sender]:
-    sender = Sender(settings, 1)
-    sender.start()
-    yield sender
-    sender.stop()
 
 
 def running(settings: Settings, sms: Channel, people: int = 3, rate: int = 60_000) -> Broadcast:

@@ -10,24 +10,13 @@ import pytest
 from tests import make
 from tests.conftest import Clock
 from tests.driving import Driven, draft, people, upload
-from worker import broadcasts, channels, counters, db, delivery, sender, sieve, watchdog
+from worker import broadcasts, counters, db, delivery, sender, sieve, watchdog
 from worker.clock import HOUR, MINUTE
 from worker.models import Broadcast, Channel, Message
 from worker.providers import base
-from worker.settings import Settings
 
 NIGHT = {"from": "21:00", "to": "09:00"}
 ZONES = "phone,name,time zone"
-
-
-@pytest.fixture
-def sms(database: None, settings: Settings) -> Channel:
-    return channels.ensure_sandbox(settings)[1]
-
-
-@pytest.fixture
-def driven(sms: Channel, settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Driven:
-    return Driven(settings, clock, monkeypatch)
 
 
 def started(driven: Driven, sms: Channel, *rows: str, head: str = "phone,name", **values: Any) -> Broadcast:

@@ -15,7 +15,7 @@ def test_every_state_is_known() -> None:
 
 
 def test_nothing_comes_back_into_the_queue_but_by_postpone_or_a_person() -> None:
-    assert {a for a, step in states.MESSAGE.items() if step.target == "queued"} == {"postpone", "resend"}
+    assert {a for a, step in states.MESSAGE.items() if step.target == "queued"} == {"postpone", "resend", "restore"}
 
 
 def test_delivery_never_moves_down() -> None:

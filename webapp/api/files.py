@@ -64,7 +64,7 @@ def file_delete(number: int, file_id: int) -> Response:
     how = request.args.get("on_delete") or row.on_file_delete
     if how not in ("keep", "remove"):
         raise broadcasts.Invalid({"on_delete": broadcasts.Problem("not_a_choice")})
-    if not recipients.remove(lookup.file(number, file_id), how, lookup.settings().uploads, me().name):
+    if not recipients.remove(lookup.file(number, file_id), how, me().name):
         abort(404)
     tasks.wake(row.id)
     return jsonify(shapes.broadcast(lookup.broadcast(number)))

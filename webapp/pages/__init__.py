@@ -18,6 +18,7 @@ BLUEPRINTS: tuple[str, ...] = (
     "webapp.pages.audit:audit",
     "webapp.pages.privacy:privacy",
     "webapp.pages.health:health",
+    "webapp.pages.offline:offline",
     "webapp.pages.broadcasts:broadcasts",
     "webapp.pages.files:files",
     "webapp.pages.reports:reports",

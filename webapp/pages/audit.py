@@ -85,7 +85,7 @@ def download() -> Response:
     def batches() -> Iterator[Iterable[list[str]]]:
         at, safe = reports.Seconds(zone), reports.safe_cell
         with db.connection():
-            yield [["time", "who", "action", "subject", "detail", "address", "via"]]
+            yield [exports.heads(("time", "who", "action", "subject", "detail", "address", "via"))]
             lines = use.every(chosen)
             while batch := list(itertools.islice(lines, 1_000)):
                 yield [

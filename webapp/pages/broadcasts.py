@@ -14,7 +14,7 @@ from webapp.auth import me, my_user, require_confirmed, role
 from webapp.forms.broadcast import BroadcastForm
 from webapp.limits import limited
 from webapp.sandbox import MAGIC
-from worker import approvals, canary, channels, clock, direct, recipients, reports, segments, tasks
+from worker import approvals, canary, channels, clock, direct, recipients, reports, segments, tasks, undo
 from worker import broadcasts as use
 from worker import preflight as preflights
 from worker import preview as previews
@@ -260,17 +260,16 @@ def _form_page(form: BroadcastForm) -> str:
 
 def _form_facts(form: BroadcastForm) -> dict[str, Any]:
     row = form.broadcast
-    files = live.files(row) if row is not None else []
+    lists = live.lists(row)
     text = (form.text.data or "").strip()
     return {
         "form": form,
         "row": row,
-        "files": files,
-        "removed": live.removed_but_queued(row) if row is not None else [],
+        **lists,
         "upload_url": url_for("broadcasts.form_upload"),
         "in_form": True,
         "problem": "",
-        "columns": list(dict.fromkeys(name for one in files for name in one.file.columns if name)),
+        "columns": list(dict.fromkeys(name for one in lists["files"] for name in one.file.columns if name)),
         "counted": segments.told(text[:COUNTED_MAX]) if text else None,
         **_summary(form),
     }
@@ -324,9 +323,8 @@ def show(number: int) -> str:
     return render_template(
         "broadcasts/show.html",
         **_live(row),
-        files=live.files(row),
+        **live.lists(row),
         hours=use.quiet_hours(row),
-        removed=live.removed_but_queued(row),
         upload_url=url_for("files.upload", number=number),
         in_form=False,
         sheet=sheet.shown(lookup.settings(), row),
@@ -482,6 +480,20 @@ def press(number: int, action: str) -> Response:
     answer = htmx.reply(
         "broadcasts/_live.html", url_for("broadcasts.show", number=number), toast=toast, level=level, **_live(row)
     )
+    return htmx.tell(answer, "files-changed")
+
+
+@broadcasts.post("/<int:number>/undo")
+@role("sender")
+def take_back(number: int) -> Response:
+    """Take back a Clear, while that is offered."""
+    row = lookup.broadcast(number)
+    try:
+        row, toast, level = undo.clear(row, me().name), "", "ok"
+    except use.NotAllowed:
+        toast, level = _("Too late: the broadcast stays cleared"), "info"
+    url = url_for("broadcasts.show", number=number)
+    answer = htmx.reply("broadcasts/_live.html", url, toast=toast, level=level, **_live(row))
     return htmx.tell(answer, "files-changed")
 
 

@@ -10,7 +10,7 @@ from flask_babel import gettext as _
 from webapp import drafts, exports, htmx, live, lookup, sentences
 from webapp.auth import me, role, step_up
 from webapp.limits import limited
-from worker import recipients, tasks
+from worker import recipients, tasks, undo
 from worker.models import Broadcast, RecipientFile
 
 files = Blueprint("files", __name__, url_prefix="/broadcasts/<int:number>/files")
@@ -20,8 +20,7 @@ def _section(number: int, problem: str = "") -> dict[str, Any]:
     row: Broadcast = lookup.broadcast(number)
     return {
         "row": row,
-        "files": live.files(row),
-        "removed": live.removed_but_queued(row),
+        **live.lists(row),
         "upload_url": url_for("files.upload", number=number),
         "in_form": "in_form" in request.values,
         "problem": problem,
@@ -32,14 +31,14 @@ def _page(number: int) -> str:
     return url_for("broadcasts.show", number=number) + "#files"
 
 
-def _answer(number: int, problem: str = "", toast: str = "") -> Response:
+def _answer(number: int, problem: str = "", toast: str = "", level: str = "ok") -> Response:
     """The files as they are now; the numbers of the page change with them."""
     if htmx.asked():
         answer = htmx.partial("files/_section.html", status=422 if problem else 200, **_section(number, problem))
         if toast:
-            htmx.with_toast(answer, toast)
+            htmx.with_toast(answer, toast, level)
         return htmx.tell(answer, "numbers-changed")
-    return htmx.redirect(_page(number), toast=problem or toast, level="error" if problem else "ok")
+    return htmx.redirect(_page(number), toast=problem or toast, level="error" if problem else level)
 
 
 @files.get("")
@@ -108,9 +107,22 @@ def delete(number: int, file_id: int) -> Response:
     how = request.form.get("how", "")
     if how not in ("keep", "remove"):
         return htmx.question("files/_delete.html", status=422, **_removal(number, file))
-    done = recipients.remove(file, how, lookup.settings().uploads, me().name)
+    done = recipients.remove(file, how, me().name)
     tasks.wake(number)
     return _answer(number, toast=_("Deleted: %(name)s", name=file.name) if done else "")
+
+
+@files.post("/<int:file_id>/undo")
+@role("sender")
+def bring_back(number: int, file_id: int) -> Response:
+    """Take back the deletion of a file, while that is offered."""
+    file = lookup.file(number, file_id)
+    if not undo.file(file, me().name):
+        return _answer(number, toast=_("Too late: the file stays deleted. Upload it again"), level="info")
+    if RecipientFile.get_by_id(file_id).state == "checking":
+        tasks.read_file(file_id)
+    tasks.wake(number)
+    return _answer(number, toast=_("Brought back: %(name)s", name=file.name))
 
 
 def _removal(number: int, file: RecipientFile) -> dict[str, Any]:

@@ -181,11 +181,12 @@ def recheck(file: RecipientFile, options: Mapping[str, Any] | None = None, actor
     return True
 
 
-def remove(file: RecipientFile, how: str, uploads: Path, actor: str) -> bool:
+def remove(file: RecipientFile, how: str, actor: str) -> bool:
     """Remove a file: `keep` leaves its recipients in the queue, `remove` takes out those not yet sent.
 
     One statement takes the whole file out of the queue; its rows follow in short transactions. Before
-    the first start nothing was promised to anybody, so the rows simply go. False when it was gone already.
+    the first start nothing was promised to anybody, so the rows simply go. The uploaded file stays a little
+    while, for `worker.undo`. False when it was gone already.
     """
     from worker import broadcasts
 
@@ -199,18 +200,18 @@ def remove(file: RecipientFile, how: str, uploads: Path, actor: str) -> bool:
             return False
         broadcasts.people_changed(file.broadcast_id, actor)
         audit.record(actor, "file.remove", str(file.id), how=how)
-    if file.path:
-        files.drop(uploads / file.path)
-    if how == "remove" or file.state != "ready":
-        begun = db.value(
-            "SELECT 1 FROM run WHERE broadcast_id = ? AND number = ? AND started_at IS NOT NULL",
-            [file.broadcast_id, file.run],
-        )
-        if begun:
-            broadcasts.sweep_removed(file.broadcast_id)
-        else:
-            forget(file.id)
+        ready = RecipientFile.get_by_id(file.id).state == "ready"
+    if ready and how == "remove" and has_begun(file):
+        broadcasts.sweep_removed(file.broadcast_id)
+    elif how == "remove" or not ready:
+        forget(file.id)
     return True
+
+
+def has_begun(file: RecipientFile) -> bool:
+    """Whether the run that the rows of a file were made for has begun: from then on none of them is forgotten."""
+    sql = "SELECT 1 FROM run WHERE broadcast_id = ? AND number = ? AND started_at IS NOT NULL"
+    return bool(db.value(sql, [file.broadcast_id, file.run]))
 
 
 def removal_numbers(file: RecipientFile) -> tuple[int, int]:

@@ -45,16 +45,18 @@ _put_off: set[int] = set()
 
 def check(file_id: int, owner: int | None, content: Content | None, mobile_only: bool, uploads: Path) -> None:
     """Check one file from its first byte. Ends with the state ready or refused, or with nothing if it was removed."""
+    pass_of = None
     with _one_at_a_time:
         try:
             if not _take(file_id, owner):
                 return
             forget(file_id)
             file = RecipientFile.get_by_id(file_id)
+            pass_of = file.created_at
             _Check(file, content, mobile_only, uploads).run()
         except FileRefused as refusal:
             forget(file_id)
-            _end(file_id, "refused", code=refusal.code, detail=refusal.detail)
+            _end(file_id, "refused", pass_of, code=refusal.code, detail=refusal.detail)
         except Gone:
             forget(file_id)
         except (peewee.PeeweeException, OSError) as error:
@@ -78,7 +80,7 @@ def _unfinished(file_id: int, error: Exception) -> None:
     try:
         if found is db.Trouble.FULL:
             forget(file_id)
-            _end(file_id, "refused", code="storage_full", detail={})
+            _end(file_id, "refused", None, code="storage_full", detail={})
         else:
             with db.write():
                 RecipientFile.update(owner=None).where(RecipientFile.id == file_id).execute()
@@ -118,16 +120,13 @@ def forget(file_id: int) -> None:
         db.execute("DELETE FROM counter WHERE file_id = ? AND n = 0", [file_id])
 
 
-def _end(file_id: int, state: str, **columns: Any) -> bool:
+def _end(file_id: int, state: str, pass_of: int | None, **columns: Any) -> None:
+    """Store the outcome of a pass, unless the file is gone, or another pass is wanted since (`created_at`)."""
+    this = (RecipientFile.id == file_id) & (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
+    if pass_of is not None:
+        this &= RecipientFile.created_at == pass_of
     with db.write():
-        changed = (
-            RecipientFile.update(state=state, checked_at=clock.now(), owner=None, **columns)
-            .where(
-                (RecipientFile.id == file_id) & (RecipientFile.state == "checking") & RecipientFile.removed_at.is_null()
-            )
-            .execute()
-        )
-    return bool(changed == 1)
+        RecipientFile.update(state=state, checked_at=clock.now(), owner=None, **columns).where(this).execute()
 
 
 class _Check:
@@ -308,7 +307,7 @@ class _Check:
         self._learn()
         given = json.dumps(self.good, ensure_ascii=False, separators=(",", ":"))
         with db.write():
-            if db.value("SELECT 1 FROM recipient_file WHERE id = ? AND removed_at IS NULL", [self.file.id]) is None:
+            if self._is_over():
                 raise Gone
             db.execute(_INSERT, [self.broadcast.id, self.file.run, self.file.id, given])
             counters.add({(self.broadcast.id, self.file.run, self.file.id, "queued"): len(self.good)})
@@ -323,6 +322,11 @@ class _Check:
                 [self.rows, self.accepted, min(self.file.size, self.rows * 12), self.file.id],
             )
         self.good, self.texts, self.bad = [], [], []
+
+    def _is_over(self) -> bool:
+        """Whether the file was removed, or is to be read anew, since this pass began."""
+        sql = "SELECT 1 FROM recipient_file WHERE id = ? AND removed_at IS NULL AND created_at = ?"
+        return db.value(sql, [self.file.id, self.file.created_at]) is None
 
     def _learn(self) -> None:
         """Gather the facts of what is about to be written."""
@@ -341,6 +345,7 @@ class _Check:
         _end(
             self.file.id,
             state,
+            self.file.created_at,
             code=code,
             detail=detail,
             rows=self.rows,
