@@ -32,6 +32,10 @@ def launched() -> Iterator[Any]:
         browser.close()
 
 
+# A page that the browser keeps for when the server is away takes no part, but where a test is about it.
+PLAIN = {"service_workers": "block"}
+
+
 def drop(page: Any, name: str, data: bytes, zone: str = "[data-drop]") -> None:
     """Drop a file onto a zone, as the mouse does."""
     transfer = page.evaluate_handle(
@@ -44,3 +48,13 @@ def drop(page: Any, name: str, data: bytes, zone: str = "[data-drop]") -> None:
         [base64.b64encode(data).decode(), name],
     )
     page.dispatch_event(zone, "drop", {"dataTransfer": transfer})
+
+
+def reload_until(page: Any, selector: str) -> None:
+    """Look again until it is there: what comes back from people comes when it comes."""
+    for _again in range(120):
+        if page.query_selector(selector):
+            return
+        page.wait_for_timeout(250)
+        page.reload()
+    raise AssertionError(f"{selector} did not appear")

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.e2e import browser
+from tests.e2e import house as houses
+from tests.e2e.house import House
 from tests.product import Product
 
 ARTIFACTS = Path(__file__).parents[2] / ".artifacts" / "e2e"
@@ -26,6 +28,13 @@ def chromium() -> Iterator[Any]:
         if os.environ.get("MOLVA_TEST_REQUIRE") == "1":
             pytest.fail(f"needs {missing}")
         pytest.skip(f"needs {missing}")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A web server with something in every state."""
+    with houses.standing(tmp_path_factory.mktemp("house") / "data", houses.everything) as standing:
+        yield standing
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +90,8 @@ def window(chromium: Any, product: Product) -> Iterator[Callable[..., Window]]:
     contexts = []
 
     def make(name: str, **options: Any) -> Window:
-        context = chromium.new_context(**{"locale": "ru-RU", "viewport": {"width": 1200, "height": 800}, **options})
+        usual = {"locale": "ru-RU", "viewport": {"width": 1200, "height": 800}, **browser.PLAIN}
+        context = chromium.new_context(**usual | options)
         context.set_default_timeout(20_000)
         contexts.append(context)
         opened.append(Window(context.new_page(), product.url, name))

@@ -111,6 +111,23 @@ def _answer(status: int) -> str:
     abort(status)
 
 
+# Broadcasts by what stands out about each.
+STATES = (
+    "empty",
+    "ready",
+    "scheduled",
+    "running",
+    "waiting",
+    "stopped",
+    "halted",
+    "awaiting",
+    "uncertain",
+    "done",
+    "template",
+    "lost",
+)
+
+
 def nothing(_settings: Settings) -> Numbers:
     """Before the first administrator."""
     return {}
@@ -226,21 +243,7 @@ def _broadcasts() -> Numbers:
     _story(failed[0], sms)
     files = _files(made("draft", "Файлы во всех состояниях"))
     rows = (empty, ready, scheduled, running, waiting, stopped, halted, awaiting, uncertain, done, template, lost)
-    names = (
-        "empty",
-        "ready",
-        "scheduled",
-        "running",
-        "waiting",
-        "stopped",
-        "halted",
-        "awaiting",
-        "uncertain",
-        "done",
-        "template",
-        "lost",
-    )
-    found = {name: row.id for name, row in zip(names, rows, strict=True)} | files
+    found = {name: row.id for name, row in zip(STATES, rows, strict=True)} | files
     undecided = Message.get(Message.broadcast_id == uncertain.id, Message.status == "uncertain")
     return found | {"failed": failed[0].id, "undecided": undecided.id}
 

@@ -8,27 +8,12 @@ from typing import Any, NamedTuple
 from werkzeug.routing import Rule
 
 from tests import people
-from tests.e2e.house import STATUSES, House
+from tests.e2e.house import STATES, STATUSES, House
 from webapp import auth, limits
 from worker.models import User
 
 DOWNLOADS = ("inbox.attachment",)  # with parameters, and no page whatever they are
 MACHINES = ("api", "assets", "health")  # blueprints that answer programs
-STATES = (
-    "empty",
-    "ready",
-    "scheduled",
-    "running",
-    "waiting",
-    "stopped",
-    "halted",
-    "awaiting",
-    "uncertain",
-    "done",
-    "files",
-    "template",
-    "lost",
-)
 # What a page looks like with these in its address as well.
 QUERIES = {
     "broadcasts.index": ("?name=zzz", "?state=running"),
@@ -55,7 +40,7 @@ def values(numbers: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
     at = numbers.__getitem__
     return {
         "broadcasts": [{"number": at("ready")}],
-        "broadcasts.show": [{"number": at(state)} for state in STATES],
+        "broadcasts.show": [{"number": at(state)} for state in (*STATES, "files")],
         "broadcasts.edit": [{"number": at(state)} for state in ("empty", "ready", "files", "template", "running")],
         "broadcasts.question": [
             {"number": at("ready"), "action": "start"},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import browser
-from tests.e2e import house as houses
+from tests.e2e.browser import PLAIN
 from tests.e2e.house import House
 from worker.models import RecipientFile
 
@@ -16,16 +16,12 @@ LIST = b"phone,name\n+79010000001,Ann\n"
 SIDE = "() => document.querySelector('.side').getBoundingClientRect().toJSON()"
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with houses.standing(tmp_path_factory.mktemp("form") / "data", houses.everything) as standing:
-        yield standing
-
-
 @pytest.fixture
 def page(chromium: Any, house: House) -> Iterator[Any]:
     """A signed-in page in English."""
-    context = chromium.new_context(locale="en", viewport={"width": 1200, "height": 800}, reduced_motion="reduce")
+    context = chromium.new_context(
+        locale="en", viewport={"width": 1200, "height": 800}, reduced_motion="reduce", **PLAIN
+    )
     context.set_default_timeout(10_000)
     context.add_cookies([house.cookie("admin")])
     yield context.new_page()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import browser
 from tests.e2e.conftest import Window, sign_up
 from tests.product import Product
 from worker import channels, db
@@ -61,22 +62,12 @@ def file(data: bytes) -> dict[str, Any]:
     return {"name": "список.csv", "mimeType": "text/csv", "buffer": data}
 
 
-def reload_until(page: Any, selector: str) -> None:
-    """Look again until it is there: what comes back from people comes when it comes."""
-    for _again in range(60):
-        if page.query_selector(selector):
-            return
-        page.wait_for_timeout(250)
-        page.reload()
-    raise AssertionError(f"{selector} did not appear")
-
-
 def draft_by_whatsapp(one: Window, name: str) -> None:
     """A broadcast with a template, filled in on the page; its list is still missing."""
     page = one.page
     one.open("/channels")
     page.click("text=Песочница WABA")
-    reload_until(page, "td >> text=welcome")  # the worker fetches them after the first start
+    browser.reload_until(page, "td >> text=welcome")  # the worker fetches them after the first start
     one.open("/broadcasts/new")
     page.fill("#name", name)
     page.check("input[name=kind][value=waba]")
@@ -190,7 +181,7 @@ def rescue_by_sms(one: Window, product: Product, address: str) -> None:
     """The report says whom WhatsApp could not reach, and offers them an SMS that goes to them alone."""
     page = one.page
     one.open(f"{address}/report")
-    reload_until(page, "text=Номера нет в WhatsApp")
+    browser.reload_until(page, "text=Номера нет в WhatsApp")
     one.shot("causes")
     page.click("a[href*='/causes/sms']")
     page.click("dialog[open] .button-primary")
@@ -207,7 +198,7 @@ def whoever_said_stop_is_skipped(one: Window, product: Product, queued_before: s
     """STOP puts a person on the list with their words as proof; what was queued before skips them too."""
     page = one.page
     one.open("/optouts")
-    reload_until(page, "tbody >> text=+7900•••••10")
+    browser.reload_until(page, "tbody >> text=+7900•••••10")
     one.shot("stop-list")
     page.click("tbody a:has-text('+7900•••••10')")
     page.wait_for_selector("tbody tr:has-text('Внесён в стоп-лист'):has-text('STOP'):has-text('Ответ человека')")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import house as houses
+from tests.e2e.browser import PLAIN
 from tests.e2e.house import House
 from worker import clock, db
 from worker.models import Broadcast
@@ -17,16 +17,12 @@ SHIFTS = """() => { window.shifts = 0; new PerformanceObserver((list) => {
 }).observe({ type: "layout-shift" }); }"""
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with houses.standing(tmp_path_factory.mktemp("live") / "data", houses.everything) as standing:
-        yield standing
-
-
 @pytest.fixture
 def page(chromium: Any, house: House) -> Iterator[Any]:
     """A signed-in page in English; it may not complain."""
-    context = chromium.new_context(locale="en", viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
+    context = chromium.new_context(
+        locale="en", viewport={"width": 1200, "height": 900}, reduced_motion="reduce", **PLAIN
+    )
     context.set_default_timeout(10_000)
     context.add_cookies([house.cookie("admin")])
     opened = context.new_page()

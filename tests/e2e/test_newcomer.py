@@ -102,12 +102,12 @@ def test_the_whole_way_without_javascript(window: Opener) -> None:
     page.set_input_files("#file", {"name": "список.csv", "mimeType": "text/csv", "buffer": recipients()})
     page.click("text=Сохранить и продолжить")
     page.wait_for_url(re.compile(r"/broadcasts/\d+$"))
-    _reload_until(page, "a[href$='/start']")
+    browser.reload_until(page, "a[href$='/start']")
     one.shot("ready")
     page.click("#live a[href$='/start']")
     one.shot("question")
     page.click(".button-primary")
-    _reload_until(page, "a[href$='/restart']")
+    browser.reload_until(page, "a[href$='/restart']")
     one.shot("finished")
     page.click("#files >> text=Удалить")
     page.check("input[name=how][value=remove]")
@@ -116,15 +116,6 @@ def test_the_whole_way_without_javascript(window: Opener) -> None:
     page.click(".page-actions >> text=Отчёт")
     one.shot("report")
     assert page.query_selector("text=Такого номера нет") is not None
-
-
-def _reload_until(page: Any, selector: str) -> None:
-    for _again in range(60):
-        if page.query_selector(selector):
-            return
-        page.wait_for_timeout(500)
-        page.reload()
-    raise AssertionError(f"{selector} did not appear")
 
 
 def reach(page: Any, selector: str, most: int = 90) -> None:
