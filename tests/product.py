@@ -29,6 +29,7 @@ class Product:
         shared = {name: environment.get(f"MOLVA_{name.upper()}", "") for name in SHARED}
         self.settings = Settings(data=data, port=port, **shared)
         self.environment = environment
+        self.inside: tuple[str, ...] = ()  # what its commands begin with, on a host of its own
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.code = ""  # the one-time code of the first run
@@ -39,7 +40,7 @@ class Product:
         address = ["--port", str(self.settings.port)] if name in ("serve", "web") else []
         with self.log.open("ab") as errors:
             return subprocess.Popen(
-                [sys.executable, "-m", "webapp", name, "--data", str(self.settings.data), *address],
+                [*self.inside, sys.executable, "-m", "webapp", name, "--data", str(self.settings.data), *address],
                 stdout=subprocess.PIPE if name == "serve" else subprocess.DEVNULL,
                 stderr=errors,
                 text=True,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ACCOUNT = "postgres"  # its server refuses to run as root
+HERE = "127.0.0.1"
 START = 60.0  # seconds
 # Nothing of a test has to survive a power cut; the faults that are about that ask for another.
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
@@ -34,7 +35,8 @@ def free_port() -> int:
 class Postgres:
     """A running server: `url(name)` for one of its databases, `sql` as its owner."""
 
-    def __init__(self, durable: bool = False) -> None:
+    def __init__(self, durable: bool = False, address: str = HERE) -> None:
+        self.address = address
         self.bin = postgres_folder()
         assert self.bin is not None, "apt-get install postgresql"
         self.folder = Path(tempfile.mkdtemp(prefix="molva-postgres-"))
@@ -56,6 +58,9 @@ class Postgres:
             "--locale=C.UTF-8",
             "-N",
         )
+        if address != HERE:
+            with (self.folder / "data" / "pg_hba.conf").open("a", encoding="ascii") as trusted:
+                trusted.write("host all all samenet trust\n")
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -69,7 +74,7 @@ class Postgres:
         """Start it and wait until it answers."""
         assert self.bin is not None
         command = [str(self.bin / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
-        command += ["-h", "127.0.0.1", "-k", str(self.folder), "-c", "max_connections=300"]
+        command += ["-h", self.address, "-k", str(self.folder), "-c", "max_connections=300"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*self._as, *command, *(() if self.durable else FAST)], cwd="/", stdout=log, stderr=log
@@ -95,7 +100,7 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, name: str) -> str:
-        return f"postgresql://molva@127.0.0.1:{self.port}/{name}"
+        return f"postgresql://molva@{self.address}:{self.port}/{name}"
 
     def sql(self, name: str, statement: str) -> None:
         """Run one statement outside of any transaction."""
@@ -114,9 +119,9 @@ class Postgres:
 
 
 @contextmanager
-def postgres(durable: bool = False) -> Iterator[Postgres]:
+def postgres(durable: bool = False, address: str = HERE) -> Iterator[Postgres]:
     """A server for as long as the block lasts."""
-    server = Postgres(durable)
+    server = Postgres(durable, address)
     try:
         yield server
     finally:
@@ -126,29 +131,31 @@ def postgres(durable: bool = False) -> Iterator[Postgres]:
 class Redis:
     """A running Redis that keeps nothing on the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = HERE) -> None:
+        self.address = address
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command = ["redis-server", "--port", str(self.port), "--bind", self.address]
+        command += ["--save", "", "--appendonly", "no", "--protected-mode", "no"]
         self.process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + START
         while True:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self.address, self.port)) == 0:
                     return
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
     def flush(self) -> None:
         """Take everything away, as `redis-cli flushall`."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+        with socket.create_connection((self.address, self.port), 5) as connection:
             connection.sendall(b"FLUSHALL\r\n")
             assert connection.recv(16) == b"+OK\r\n"
 
@@ -160,9 +167,9 @@ class Redis:
 
 
 @contextmanager
-def redis() -> Iterator[Redis]:
+def redis(address: str = HERE) -> Iterator[Redis]:
     """A server for as long as the block lasts."""
-    server = Redis()
+    server = Redis(address)
     try:
         yield server
     finally:

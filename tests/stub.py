@@ -392,7 +392,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         context.load_cert_chain(arguments.certificate)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Connection(provider), "127.0.0.1", arguments.port, ssl=context, backlog=512
+        lambda: Connection(provider), arguments.address, arguments.port, ssl=context, backlog=512
     )
     provider.listener = server
     stop = asyncio.Event()
@@ -418,6 +418,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--log", required=True)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-sync", action="store_true")
     parser.add_argument("--certificate", default="")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -50,7 +51,8 @@ def installation() -> Iterator[Settings]:
 
     With MOLVA_TEST_DATABASE=postgresql the database is that of a durable server of the bench's own.
     """
-    with tempfile.TemporaryDirectory(prefix="molva-bench-") as folder, _server() as url:
+    with tempfile.TemporaryDirectory(prefix="molva-bench-") as folder, shared() as servers_:
+        url = servers_.get("MOLVA_DATABASE_URL", "")
         settings = Settings(data=Path(folder), database_url=url)
         db.open_database(settings)
         migrations.upgrade()
@@ -60,13 +62,19 @@ def installation() -> Iterator[Settings]:
 
 
 @contextmanager
-def _server() -> Iterator[str]:
-    """The URL of an empty database on PostgreSQL; empty where SQLite is measured."""
+def shared() -> Iterator[dict[str, str]]:
+    """Settings that name a PostgreSQL with an empty database and a Redis; none where SQLite is measured."""
     if os.environ.get("MOLVA_TEST_DATABASE", "sqlite") == "sqlite":
-        yield ""
+        yield {}
         return
-    with servers.postgres(durable=True) as server:
-        yield server.database("bench")
+    with servers.postgres(durable=True) as postgres, servers.redis() as redis:
+        yield {"MOLVA_DATABASE_URL": postgres.database("bench"), "MOLVA_QUEUE_URL": redis.url}
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """For a command on the same installation: what is set here for others is not passed on."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")}
+    return ours | {"MOLVA_DATABASE_URL": settings.database_url, "MOLVA_SECRET_KEY": settings.secret_key}
 
 
 def asked(app: Flask, broadcast: int) -> Any:
@@ -117,9 +125,10 @@ def fill(rows: int, columns: list[str] | None = None, **of_broadcast: Any) -> Re
             yield (broadcast.id, file.id, n + 2, phone, *row, status, f"wamid.{n:032x}", cause, *times)
 
     with db.write():
-        connection: Any = db.database.connection()  # type: ignore[no-untyped-call]
-        connection.executemany(sql, made())
+        left = made()
+        while part := list(islice(left, 10_000)):
+            db.many(sql, part)
         failed = (rows + 9) // 10
         counters.add({(broadcast.id, 1, file.id, REPORT): rows - failed, (broadcast.id, 1, file.id, "failed"): failed})
-        db.execute("UPDATE run SET started_at = ?, copied = 1 WHERE broadcast_id = ?", [start, broadcast.id])
+        db.execute("UPDATE run SET started_at = ?, copied = ? WHERE broadcast_id = ?", [start, True, broadcast.id])
     return file

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import tls
+from tests.bench.common import shared
 from tests.faults.world import World, phone
 from worker import broadcasts, db, tasks
 from worker.models import Broadcast
@@ -24,9 +25,9 @@ LATENCY = 0.1
 @contextmanager
 def world(secure: bool = False, connections: int = CONNECTIONS, **environment: str) -> Iterator[World]:
     """An installation whose channel leads to the stub; answers take LATENCY seconds."""
-    with tempfile.TemporaryDirectory(prefix="molva-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="molva-bench-") as folder, shared() as servers:
         certificate = tls.certificate(Path(folder)) if secure else None
-        found = World(Path(folder), connections, certificate=certificate, **environment)
+        found = World(Path(folder), connections, certificate=certificate, **servers, **environment)
         found.start()
         with db.connection():
             found.control(delay=[LATENCY, LATENCY])

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests import make, people
-from tests.bench.common import TIMES, Result, fill, installation
+from tests.bench.common import TIMES, Result, environment, fill, installation
 from webapp import create_app
 from worker import clock
 from worker.settings import Settings
@@ -83,9 +83,10 @@ def _milliseconds(browser: people.Browser, *urls: str) -> list[float]:
 
 def _viewers(settings: Settings, url: str, cookie: str) -> tuple[float, float]:
     """(cores that the web server uses, the slowest answer in seconds), every viewer on a connection of their own."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")}
     command = [sys.executable, "-m", "webapp", "web", "--data", str(settings.data), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment(settings)
+    )
     try:
         assert server.stdout is not None
         address = next(line.split()[1] for line in server.stdout if line.startswith("Molva: "))

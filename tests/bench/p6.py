@@ -37,7 +37,7 @@ def floor(path: Path) -> float:
         began = time.perf_counter()
         with path.open(newline="", encoding="utf-8") as file, db.write():
             connection: Any = db.database.connection()
-            connection.executemany(INSERT, ((next(lines), row[0]) for row in csv.reader(file)))
+            connection.cursor().executemany(db.spelt(INSERT), ((next(lines), row[0]) for row in csv.reader(file)))
         return time.perf_counter() - began
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests import make
-from tests.bench.common import TIMES, Result, installation
+from tests.bench.common import TIMES, Result, environment, installation
 from worker import channels, clock, counters, db, delivery, vault
 from worker.models import Channel, Message
 from worker.settings import Settings
@@ -95,9 +94,10 @@ def request(key: str, data: bytes) -> bytes:
 def received(settings: Settings, channel: Channel, ids: list[str]) -> tuple[float, float]:
     """(callbacks a second, the slowest of a hundred in seconds) at the web server, one at a time per connection."""
     requests = [request(channel.key, body(identity, "delivered")) for identity in ids]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MOLVA_")}
     command = [sys.executable, "-m", "webapp", "web", "--data", str(settings.data), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment(settings)
+    )
     try:
         assert server.stdout is not None
         port = urlsplit(next(line.split()[1] for line in server.stdout if line.startswith("Molva: "))).port

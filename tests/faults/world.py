@@ -82,12 +82,14 @@ class World:
         seed: int | None = None,
         certificate: Path | None = None,
         stub: tuple[str, ...] = (),
+        address: str = "127.0.0.1",
         **environment: str,
     ) -> None:
         seed = random.SystemRandom().randrange(10**6) if seed is None else seed
         print(f"seed {seed}", file=sys.stderr)
         self.certificate = certificate
-        self.stub_options = stub
+        self.address = address  # of the provider
+        self.stub_options = (*stub, "--address", address)
         if certificate is not None:
             environment.setdefault("SSL_CERT_FILE", str(certificate))
         self.concurrency = concurrency
@@ -98,7 +100,7 @@ class World:
             folder / "data",
             free_port(),
             MOLVA_CONCURRENCY=str(concurrency),
-            MOLVA_ALLOWED_PRIVATE_HOSTS="127.0.0.1",
+            MOLVA_ALLOWED_PRIVATE_HOSTS=address,
             **environment,
         )
         self.stub_port = 0
@@ -139,7 +141,7 @@ class World:
     @property
     def stub_url(self) -> str:
         scheme = "http" if self.certificate is None else "https"
-        return f"{scheme}://127.0.0.1:{self.stub_port}"
+        return f"{scheme}://{self.address}:{self.stub_port}"
 
     def stop_stub(self) -> None:
         if self.stub is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +66,24 @@ class Hosts:
         return int(db.value("SELECT pid FROM worker WHERE host LIKE ? ORDER BY id DESC LIMIT 1", [f"%/{place}"]))
 
 
-@pytest.fixture
-def make_hosts(
-    tmp_path: Path, postgres: servers.Postgres, redis: servers.Redis, pytestconfig: pytest.Config
-) -> Iterator[Callable[..., Hosts]]:
+Make = Callable[..., Hosts]
+
+
+@contextlib.contextmanager
+def making(tmp_path: Path, postgres: servers.Postgres, redis: servers.Redis, seed: int | None) -> Iterator[Make]:
+    """make(…) starts two hosts that share these servers; all of them end with the block."""
     made: list[Hosts] = []
     name = f"hosts_{tmp_path.name}".replace("-", "_").lower()[:60]
     postgres.drop(name)
     url = postgres.database(name)
 
-    def make(**options: Any) -> Hosts:
+    def make(inside: Sequence[tuple[str, ...]] = ((), ()), **options: Any) -> Hosts:
         shared = {"MOLVA_DATABASE_URL": url, "MOLVA_QUEUE_URL": redis.url, "MOLVA_SECRET_KEY": KEY}
-        world = World(tmp_path / "first", seed=pytestconfig.getoption("--seed"), **shared, **options)
+        world = World(tmp_path / "first", seed=seed, address=postgres.address, **shared, **options)
         world.truth.parent.mkdir()
-        environment = {**world.product.environment}
-        second = Product(tmp_path / "second" / "data", servers.free_port(), **environment)
+        second = Product(tmp_path / "second" / "data", servers.free_port(), **world.product.environment)
         second.settings.data.parent.mkdir()
+        world.product.inside, second.inside = inside
         hosts = Hosts(world, second)
         made.append(hosts)
         world.start()
@@ -98,5 +101,13 @@ def make_hosts(
 
 
 @pytest.fixture
-def hosts(make_hosts: Callable[..., Hosts]) -> Hosts:
+def make_hosts(
+    tmp_path: Path, postgres: servers.Postgres, redis: servers.Redis, pytestconfig: pytest.Config
+) -> Iterator[Make]:
+    with making(tmp_path, postgres, redis, pytestconfig.getoption("--seed")) as make:
+        yield make
+
+
+@pytest.fixture
+def hosts(make_hosts: Make) -> Hosts:
     return make_hosts()
