@@ -105,7 +105,7 @@ def test_a_conversation_shows_the_broadcast_message_above_the_reply(
     assert f"/broadcasts/{broadcast.id}/messages/{message.id}" in page
     assert f'<a href="/broadcasts/{broadcast.id}">Ответ на рассылку «Spring»</a>' in page
     listed = sender.page(f"/inbox?broadcast={broadcast.id}")
-    assert "Ответы на рассылку «Spring»" in listed and "Anna" in listed
+    assert f'<option value="{broadcast.id}" selected>Spring</option>' in listed and "Anna" in listed
 
 
 def test_the_menu_says_how_much_is_unread(sender: Browser, sms: Channel) -> None:

@@ -23,6 +23,7 @@ inbox = Blueprint("inbox", __name__, url_prefix="/inbox")
 
 VIEWS = ("open", "new", "mine", "closed", "all")
 SEARCH = ("view", "channel", "broadcast", "q")
+LATEST = 50  # broadcasts that the list can be narrowed to
 ENDED = ("failed", "undelivered", "cancelled")  # a cause says why
 SHOWN = (50, 100, 200, talk.PAGE_MAX)  # how many messages a page shows at first, and after each "Earlier"
 
@@ -76,7 +77,7 @@ def _listed(selected: int | None = None) -> dict[str, Any]:
         "search": search,
         "after": after,
         "selected": selected,
-        "broadcast": Broadcast.get_or_none(Broadcast.id == chosen.broadcast_id) if chosen.broadcast_id else None,
+        "answered": _broadcast_names(chosen.broadcast_id),
         "views": [
             (words.INBOX_VIEWS[view], url_for("inbox.index", **{**search, "view": view}), view == _view(search), None)
             for view in VIEWS
@@ -95,6 +96,14 @@ def _view(search: Mapping[str, str]) -> str:
 
 def _channel_names() -> dict[int, str]:
     return {c.id: filters.own_name(c.name) for c in Channel.select(Channel.id, Channel.name).order_by(Channel.name)}
+
+
+def _broadcast_names(chosen: int | None) -> dict[int, str]:
+    """What replies can be chosen by: the latest broadcasts that left, and the chosen one."""
+    known = Broadcast.select(Broadcast.id, Broadcast.name)
+    sent = known.where((Broadcast.kind == "list") & Broadcast.last_sent_at.is_null(False))
+    latest = sent.order_by(Broadcast.last_sent_at.desc()).limit(LATEST)
+    return {b.id: b.name for b in (*latest, *known.where(Broadcast.id == chosen))}
 
 
 def _mark(*facts: Any) -> str:
