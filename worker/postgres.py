@@ -283,9 +283,13 @@ def _at_once(sql: str, kinds: tuple[str, ...]) -> str:
         return ""
     at = iter(range(len(kinds)))
 
+    def place(_found: re.Match[str]) -> str:
+        n = next(at)
+        return f"given.c{n}" if kinds[n] else "NULL"  # which takes the type of where it goes
+
     def places(text: str) -> str:
         # spelt() comes first: it escapes what psycopg would take for a place of its own.
-        return re.sub("%s", lambda _place: f"given.c{next(at)}", spelt(text))
+        return re.sub("%s", place, spelt(text))
 
     if update:
         before, after = places(update[1]), places(update[2])
@@ -294,8 +298,9 @@ def _at_once(sql: str, kinds: tuple[str, ...]) -> str:
         assert insert is not None
         form = f"{insert[1]} SELECT {places(insert[2])} FROM (SELECT {{}}) AS given"  # noqa: S608
     source = ", ".join(
-        f"{'unnest(%s::' + kind + ')' if kind.endswith('[]') else f'%s::{kind}' if kind else 'NULL'} AS c{n}"
+        f"{'unnest(%s::' + kind + ')' if kind.endswith('[]') else '%s::' + kind} AS c{n}"
         for n, kind in enumerate(kinds)
+        if kind
     )
     return form.format(source)
 
@@ -304,11 +309,21 @@ def _at_once(sql: str, kinds: tuple[str, ...]) -> str:
 
 
 def _has_zero(parameters: Any) -> bool:
-    return any(isinstance(value, str) and "\0" in value for value in parameters or ())
+    return any(
+        _has_zero(value) if isinstance(value, list) else isinstance(value, str) and "\0" in value
+        for value in parameters or ()
+    )
 
 
 def _without_zero(parameters: Any) -> list[Any]:
-    return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in parameters]
+    return [
+        _without_zero(value)
+        if isinstance(value, list)
+        else value.replace("\0", "\ufffd")
+        if isinstance(value, str)
+        else value
+        for value in parameters
+    ]
 
 
 def _has_died(connection: Any) -> bool:
