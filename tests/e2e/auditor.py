@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.browser import PLAIN
 from tests.e2e.house import House
 
 AXE = (Path(__file__).parents[1] / "vendor" / "axe-4.14.1.min.js").read_text(encoding="utf-8")
@@ -48,7 +47,7 @@ class Auditor:
         self.house = house
         self.language = language
         self.wrong: list[str] = []
-        self.context = chromium.new_context(locale=language, viewport=WIDE, reduced_motion="reduce", **PLAIN)
+        self.context = chromium.new_context(locale=language, viewport=WIDE, reduced_motion="reduce")
         self.context.set_default_timeout(15_000)
         self.context.add_init_script(AXE)
         cookies = [{"name": "molva_language", "value": language, "url": house.url}]

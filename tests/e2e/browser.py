@@ -32,10 +32,6 @@ def launched() -> Iterator[Any]:
         browser.close()
 
 
-# A page that the browser keeps for when the server is away takes no part, but where a test is about it.
-PLAIN = {"service_workers": "block"}
-
-
 def drop(page: Any, name: str, data: bytes, zone: str = "[data-drop]") -> None:
     """Drop a file onto a zone, as the mouse does."""
     transfer = page.evaluate_handle(

@@ -90,8 +90,7 @@ def window(chromium: Any, product: Product) -> Iterator[Callable[..., Window]]:
     contexts = []
 
     def make(name: str, **options: Any) -> Window:
-        usual = {"locale": "ru-RU", "viewport": {"width": 1200, "height": 800}, **browser.PLAIN}
-        context = chromium.new_context(**usual | options)
+        context = chromium.new_context(**{"locale": "ru-RU", "viewport": {"width": 1200, "height": 800}, **options})
         context.set_default_timeout(20_000)
         contexts.append(context)
         opened.append(Window(context.new_page(), product.url, name))

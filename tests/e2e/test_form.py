@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.e2e import browser
-from tests.e2e.browser import PLAIN
 from tests.e2e.house import House
 from worker.models import RecipientFile
 
@@ -32,9 +31,7 @@ def test_the_sum_follows_what_is_typed_and_keeps_the_caret(page: Any, house: Hou
     page.goto(f"{house.url}/broadcasts/{house.numbers['ready']}/edit")
     before = page.text_content("#summary div:last-child dd")
     page.fill("#rate_per_minute", "1")
-    page.wait_for_function(
-        "(was) => document.querySelector('#summary div:last-child dd').textContent !== was", arg=before
-    )
+    page.locator(f'#summary div:last-child dd:not(:text-is("{before}"))').wait_for()
     page.fill("#text", "x" * 400)
     page.wait_for_selector("#summary >> text=about 36")  # 12 people, 3 segments each
     assert page.evaluate("document.activeElement.id") == "text"

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.browser import PLAIN
 from tests.e2e.house import House
 from worker import clock, db
 from worker.models import Broadcast
@@ -191,7 +190,7 @@ def test_keys_lead_to_what_they_name(page: Any, house: House) -> None:
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog#keys:not([open])", state="attached")
     page.keyboard.press("/")
-    page.wait_for_function("document.activeElement.id === 'name'")
+    page.wait_for_selector("#name:focus")
     page.keyboard.type("n?1")
     assert page.input_value("#name") == "n?1"
     assert not page.is_visible("dialog#keys")
