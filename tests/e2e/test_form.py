@@ -18,9 +18,7 @@ SIDE = "() => document.querySelector('.side').getBoundingClientRect().toJSON()"
 @pytest.fixture
 def page(chromium: Any, house: House) -> Iterator[Any]:
     """A signed-in page in English."""
-    context = chromium.new_context(
-        locale="en", viewport={"width": 1200, "height": 800}, reduced_motion="reduce", **PLAIN
-    )
+    context = chromium.new_context(locale="en", viewport={"width": 1200, "height": 800}, reduced_motion="reduce")
     context.set_default_timeout(10_000)
     context.add_cookies([house.cookie("admin")])
     yield context.new_page()

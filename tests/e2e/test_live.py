@@ -19,9 +19,7 @@ SHIFTS = """() => { window.shifts = 0; new PerformanceObserver((list) => {
 @pytest.fixture
 def page(chromium: Any, house: House) -> Iterator[Any]:
     """A signed-in page in English; it may not complain."""
-    context = chromium.new_context(
-        locale="en", viewport={"width": 1200, "height": 900}, reduced_motion="reduce", **PLAIN
-    )
+    context = chromium.new_context(locale="en", viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(10_000)
     context.add_cookies([house.cookie("admin")])
     opened = context.new_page()
