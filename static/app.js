@@ -158,7 +158,8 @@
   }
   on("keydown", (event) => {
     if (document.body.dataset.shortcuts === "off" || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, select, textarea, dialog") || document.querySelector("dialog[open]")) return;
+    // A dialog that has just closed may hold the focus for a moment longer.
+    if (event.target.closest("input, select, textarea") || document.querySelector("dialog[open]")) return;
     const placed = event.code === "Slash" && !event.shiftKey ? "/" : event.code.replace(/^Key/, "").toLowerCase();
     const meant = [...document.querySelectorAll("[data-key]")].find(
       ({ dataset: { key } }) => key === event.key || (key === placed && !event.shiftKey),
