@@ -35,8 +35,8 @@ class Network:
     """A switch at which the servers stand (`address`), and so many hosts, each behind a cable."""
 
     def __init__(self, hosts: int) -> None:
-        net = f"10.213.{os.getpid() % 250 + 1}"
-        self.address = f"{net}.1"
+        self._net = f"10.213.{os.getpid() % 250 + 1}"
+        self.address = f"{self._net}.1"
         self.hosts = hosts
         self._switch = _name("s")
         _ip("link", "add", self._switch, "type", "bridge")
@@ -47,13 +47,17 @@ class Network:
             _ip("netns", "add", inside)
             _ip("link", "add", self._cable(n), "type", "veth", "peer", "name", "eth0", "netns", inside)
             _ip("link", "set", self._cable(n), "master", self._switch)
-            _ip("-netns", inside, "address", "add", f"{net}.{n + 2}/24", "dev", "eth0")
+            _ip("-netns", inside, "address", "add", f"{self.address_of(n)}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 _ip("-netns", inside, "link", "set", device, "up")
             self.mend(n)
 
     def _cable(self, n: int) -> str:
         return _name(f"c{n}")
+
+    def address_of(self, n: int) -> str:
+        """Where host `n` is reached."""
+        return f"{self._net}.{n + 2}"
 
     def inside(self, n: int) -> tuple[str, ...]:
         """What a command begins with that runs on host `n`."""

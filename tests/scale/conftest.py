@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from tests import servers
 from tests.faults.world import World
+from tests.network import Network
 from tests.product import Product
 from worker import db
 
@@ -77,13 +78,16 @@ def making(tmp_path: Path, postgres: servers.Postgres, redis: servers.Redis, see
     postgres.drop(name)
     url = postgres.database(name)
 
-    def make(inside: Sequence[tuple[str, ...]] = ((), ()), **options: Any) -> Hosts:
+    def make(cables: Network | None = None, **options: Any) -> Hosts:
         shared = {"MOLVA_DATABASE_URL": url, "MOLVA_QUEUE_URL": redis.url, "MOLVA_SECRET_KEY": KEY}
         world = World(tmp_path / "first", seed=seed, address=postgres.address, **shared, **options)
         world.truth.parent.mkdir()
         second = Product(tmp_path / "second" / "data", servers.free_port(), **world.product.environment)
         second.settings.data.parent.mkdir()
-        world.product.inside, second.inside = inside
+        for n, host in enumerate((world.product, second)):
+            if cables is not None:
+                host.inside = cables.inside(n)
+                host.environment = host.environment | {"MOLVA_HOST": cables.address_of(n)}
         hosts = Hosts(world, second)
         made.append(hosts)
         world.start()

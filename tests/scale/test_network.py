@@ -38,7 +38,7 @@ def site(parts: None, tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[S
         servers.redis(cables.address) as redis,
         making(tmp_path, postgres, redis, pytestconfig.getoption("--seed")) as make,
     ):
-        yield Site(make(inside=(cables.inside(0), cables.inside(1))), cables)
+        yield Site(make(cables), cables)
 
 
 def seen_since(hosts: Hosts, moment: int) -> bool:
