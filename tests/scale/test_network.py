@@ -51,7 +51,7 @@ def seen_since(hosts: Hosts, moment: int) -> bool:
 def cut_off(site: Site, seconds: float) -> None:
     hosts, cables = site
     world = hosts.world
-    world.control(delay=[0.2, 0.4])
+    world.control(delay=[0.1, 0.2])
     broadcast = world.broadcast(6_000, RATE)
     world.left(broadcast, 5_900)
     cables.cut(1)
