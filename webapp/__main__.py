@@ -448,7 +448,7 @@ def doctor(context: click.Context, /, **options: Any) -> None:
 
 def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     """(ok, note or WRONG; the sentence) for everything that can be looked at from outside."""
-    from worker import db, delivery, migrations, people, vault, watchdog
+    from worker import db, delivery, installation, migrations, people, vault, watchdog
     from worker.providers import sandbox_address
 
     yield (
@@ -476,6 +476,7 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "WRONG", str(error)
     if settings.database_url:
         yield _line(bool(settings.secret_key), "MOLVA_SECRET_KEY is set, the same on every host")
+        yield _line(installation.has_the_key(settings), "the secret key is that of the other hosts")
         ahead = db.clock_ahead()
         yield _line(abs(ahead) < 2_000, f"the clock agrees with the database's ({ahead / 1000:+.1f} s)")
     with db.connection():

@@ -17,7 +17,7 @@ from typing import Any
 from waitress.server import create_server
 
 from webapp import create_app, loop
-from worker import channels, db, locks, migrations, people, vault
+from worker import channels, db, installation, locks, migrations, people, vault
 from worker.providers import sandbox_address
 from worker.settings import Settings
 
@@ -119,6 +119,8 @@ def prepare(settings: Settings, upgrade: bool = True) -> None:
             migrations.require_current()
     except migrations.SchemaError as error:
         raise ServeError(str(error)) from error
+    if not installation.has_the_key(settings):
+        raise ServeError(installation.OTHER_KEY)
     channels.ensure_sandbox(settings)
 
 

@@ -19,6 +19,7 @@ from worker import (
     db,
     delivery,
     direct,
+    installation,
     locks,
     logs,
     migrations,
@@ -240,6 +241,9 @@ def _run(options: settings.Settings, watch_stdin: bool) -> int:
         return 1
     if abs(ahead := db.clock_ahead()) > CLOCK_MAX:
         log.error(CLOCK, ahead / 1000)
+        return 1
+    if not installation.has_the_key(options):
+        log.error(installation.OTHER_KEY)  # nosemgrep: python-logger-credential-disclosure (the name of a setting)
         return 1
     stopping = threading.Event()
     process = WorkerProcess(options)
