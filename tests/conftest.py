@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,9 +75,7 @@ def settings(tmp_path: Path, server: servers.Postgres | None, request: pytest.Fi
         yield given
         return
     request.getfixturevalue("schema")
-    name = f"molva_{secrets.token_hex(6)}"
-    yield replace(given, database_url=server.database(name, "molva_schema"))
-    server.drop(name)
+    yield replace(given, database_url=server.empty("molva_test", "molva_schema"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

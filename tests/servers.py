@@ -19,6 +19,31 @@ START = 60.0  # seconds
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 
 
+# Whoever is still connected from the test before; then every row and every sequence, whatever refers to what.
+ALONE = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+EMPTY = """
+DO $$ DECLARE one text; here boolean; BEGIN
+  SET LOCAL session_replication_role = replica;
+  FOR one IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migration' LOOP
+    EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I)', one) INTO here;
+    CONTINUE WHEN NOT here;
+    IF pg_relation_size(format('public.%I', one)::regclass) > 65536 THEN EXECUTE format('TRUNCATE %I CASCADE', one);
+    ELSE EXECUTE format('DELETE FROM %I', one); END IF;
+  END LOOP;
+  FOR one IN SELECT sequencename FROM pg_sequences WHERE last_value IS NOT NULL AND sequencename NOT LIKE 'schema_migration%' LOOP
+    EXECUTE format('ALTER SEQUENCE %I RESTART', one);
+  END LOOP;
+END $$"""
+SHAPE = (
+    "SELECT (SELECT COUNT(*) FROM schema_migration), (SELECT COUNT(*) FROM pg_trigger),"
+    " (SELECT string_agg(c.relname || ' ' || c.relnatts, ',' ORDER BY c.relname) FROM pg_class c"
+    " WHERE c.relnamespace = 'public'::regnamespace)"
+)
+
+
 def postgres_folder() -> Path | None:
     """Where the newest PostgreSQL server lies; None when there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
@@ -113,6 +138,23 @@ class Postgres:
         """The URL of a new database."""
         self.sql("postgres", f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
+
+    def empty(self, name: str, template: str) -> str:
+        """The URL of a database as the template is, made once: taking its rows away costs a tenth of making it anew."""
+        import psycopg
+
+        try:
+            with psycopg.connect(self.url(name), autocommit=True, connect_timeout=5) as connection:
+                connection.execute(ALONE)
+                connection.execute(EMPTY)
+                same = connection.execute(SHAPE).fetchone()
+            with psycopg.connect(self.url(template), autocommit=True, connect_timeout=5) as connection:
+                if connection.execute(SHAPE).fetchone() == same:
+                    return self.url(name)
+        except psycopg.Error:
+            pass  # not there yet, or a test has changed more than rows
+        self.drop(name)
+        return self.database(name, template)
 
     def drop(self, name: str) -> None:
         self.sql("postgres", f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

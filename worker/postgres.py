@@ -292,17 +292,16 @@ def _at_once(sql: str, kinds: tuple[str, ...]) -> str:
         return re.sub("%s", place, spelt(text))
 
     if update:
-        before, after = places(update[1]), places(update[2])
-        form = f"{before} FROM (SELECT {{}}) AS given {after}"
+        form = places(update[1]), places(update[2])
     else:
         assert insert is not None
-        form = f"{insert[1]} SELECT {places(insert[2])} FROM (SELECT {{}}) AS given"  # noqa: S608
+        form = f"{insert[1]} SELECT {places(insert[2])}", ""
     source = ", ".join(
         f"{'unnest(%s::' + kind + ')' if kind.endswith('[]') else '%s::' + kind} AS c{n}"
         for n, kind in enumerate(kinds)
         if kind
     )
-    return form.format(source)
+    return f"{form[0]} FROM (SELECT {source}) AS given {form[1]}".rstrip()
 
 
 # A text may hold a zero byte in SQLite; here it is refused before anything is sent.
