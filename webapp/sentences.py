@@ -248,6 +248,8 @@ def inside(text: str) -> str:
 
 def stop_cause(code: str | None, detail: Facts | None) -> str:
     """What stands beside the word “Stopped”: the same, without that word again."""
+    if code == "person":
+        return str((detail or {}).get("by", ""))
     text = stop_reason(code, detail).removeprefix(str(_("Stopped: %(cause)s", cause="")))
     return text[:1].upper() + text[1:]
 

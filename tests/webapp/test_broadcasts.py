@@ -501,10 +501,10 @@ def test_who_was_not_sent_to_is_one_click_away(sender: Browser, database: Settin
 
 
 def test_the_list_says_why_something_stands(sender: Browser, database: Settings) -> None:
-    make.broadcast(state="stopped", stop_reason="person", stop_detail={"by": "Vera"})
+    make.broadcast(state="stopped", stop_reason="person", stop_detail={"by": "vera@example.org"})
     make.broadcast(state="stopped", stop_reason="channel", stop_detail={"cause": "190"})
     page = sender.page("/broadcasts", headers=EN)
-    assert ">Vera</span>" in page and ">The access key is refused</span>" in page
+    assert ">vera@example.org</span>" in page and ">The access key is refused</span>" in page
 
 
 def test_a_viewer_is_told_why_there_are_no_controls(viewer: Browser, draft: Broadcast) -> None:
