@@ -28,7 +28,7 @@ CONTROLS = (
     Control("stop", _l("Stop"), "stop", "primary", asks=False),  # it loses nothing, and seconds count
     Control("resume", _l("Resume"), "play", "primary"),
     Control("clear", _l("Clear"), "trash", "danger"),
-    Control("restart", _l("Restart"), "refresh", "primary"),
+    Control("restart", _l("Restart"), "refresh"),
 )
 BY_ACTION = {control.action: control for control in CONTROLS}
 MISSING: dict[str, LazyString] = {

@@ -38,7 +38,7 @@ def rates(row: Broadcast, numbers: Mapping[str, int], replied: int | None) -> li
     found = [
         Rate("sent", _("Sent"), sent, numbers["total"], _("of all")),
         Rate("delivered", _("Delivered"), arrived, sent, _("of those sent")),
-        Rate("lost", _("Not delivered"), numbers["failed"] + numbers["undelivered"], numbers["total"], _("of all")),
+        Rate("lost", _("Did not arrive"), numbers["failed"] + numbers["undelivered"], numbers["total"], _("of all")),
     ]
     if replied is not None:
         found.insert(2, Rate("replied", _("Replied"), replied, arrived, _("of those delivered")))

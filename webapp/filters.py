@@ -10,9 +10,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import phonenumbers
 from babel import dates
+from babel.dates import get_timezone_location
 from babel.numbers import format_percent
 from flask_babel import (
     format_currency,
@@ -72,9 +74,9 @@ def filesize(size: int) -> str:
     return f"{format_decimal(round(value, digits) if digits else max(1, round(value)))}{NO_BREAK}{names[unit]}"
 
 
-def moment(ms: int) -> datetime:
-    """A timestamp of the tables in the time zone of the page."""
-    return clock.utc(ms).astimezone(get_timezone())
+def moment(ms: int, zone: str | None = None) -> datetime:
+    """A timestamp of the tables in the time zone of the page, or in `zone`."""
+    return clock.utc(ms).astimezone(ZoneInfo(zone) if zone else get_timezone())
 
 
 def when(ms: int | None, form: str = "medium") -> str:
@@ -82,16 +84,27 @@ def when(ms: int | None, form: str = "medium") -> str:
     return "–" if ms is None else str(format_datetime(clock.utc(ms), form))
 
 
-def at(ms: int | None) -> str:
-    """The moment as briefly as today allows: "14:05", "5 Nov, 14:05", "5 Nov 2025, 14:05"."""
+def at(ms: int | None, zone: str | None = None) -> str:
+    """The moment as briefly as today allows: "14:05", "5 Nov, 14:05", "5 Nov 2025, 14:05"; in `zone`, if given."""
     if ms is None:
         return "–"
-    then, today = moment(ms), moment(clock.now())
+    then, today = moment(ms, zone), moment(clock.now(), zone)
     time = dates.format_time(then, "short", locale=get_locale())
     if then.date() == today.date():
         return str(time)
     skeleton = "MMMd" if then.year == today.year else "yMMMd"
     return f"{dates.format_skeleton(skeleton, then, locale=get_locale())}, {time}"
+
+
+def zone_name(zone: str, ms: int | None = None) -> str:
+    """A time zone as people know it: "Moscow, UTC+3", with the offset it has at that moment."""
+    offset = clock.utc(ms or clock.now()).astimezone(ZoneInfo(zone)).utcoffset()
+    minutes = int(offset.total_seconds() // 60) if offset is not None else 0
+    hours, rest = divmod(abs(minutes), 60)
+    utc = "UTC" + (f"{'+' if minutes > 0 else '−'}{hours}" if minutes else "") + (f":{rest:02d}" if rest else "")
+    if zone == "UTC":
+        return utc
+    return f"{get_timezone_location(zone, locale=get_locale(), return_city=True)}, {utc}"
 
 
 def until(ms: int) -> str:
@@ -177,6 +190,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "filesize": filesize,
     "when": when,
     "at": at,
+    "zone_name": zone_name,
     "exact": exact,
     "ago": ago,
     "left": left,

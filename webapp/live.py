@@ -12,7 +12,7 @@ from flask import url_for
 from webapp import sentences
 from worker import broadcasts, clock, db, quiet, recipients, reports, undo, watchdog
 from worker.models import Broadcast, RecipientFile, Run
-from worker.states import MESSAGE_STATUSES
+from worker.states import MESSAGE_STATUSES, TAKEN
 
 MEASURED = clock.MINUTE  # a speed is news for as long as it was measured over
 SHOWN_PROBLEMS = 50
@@ -56,11 +56,18 @@ class Live:
         return self._rows(None)
 
     def _rows(self, status: str | None) -> str:
-        return url_for("reports.report", number=self.broadcast.id, run=self.broadcast.run, status=status)
+        return url_for(
+            "reports.report", number=self.broadcast.id, run=self.broadcast.run, status=status, _anchor="messages"
+        )
 
     @property
     def sent(self) -> int:
         return reports.taken(self.numbers)
+
+    @property
+    def not_sent(self) -> list[tuple[str, int, str]]:
+        """The parts of the balance that no provider has taken over, as in `parts`."""
+        return [part for part in self.parts if part[0] not in TAKEN and part[1]]
 
     @property
     def gone(self) -> int:
@@ -206,6 +213,13 @@ class Item(NamedTuple):
     @property
     def arrived(self) -> int:
         return self.numbers["delivered"] + self.numbers["read"]
+
+    @property
+    def why(self) -> str:
+        """Who or what has stopped it; "" while it is not stopped."""
+        if self.broadcast.state != "stopped":
+            return ""
+        return sentences.stop_cause(self.broadcast.stop_reason, self.broadcast.stop_detail)
 
 
 def items(found: Sequence[Broadcast], channel_names: Mapping[int, str]) -> list[Item]:

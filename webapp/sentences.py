@@ -240,13 +240,27 @@ def held_up(code: str | None, detail: str | None = None) -> str:
     return waiting({"code": code}) or (because["text"] if because else "")
 
 
+def inside(text: str) -> str:
+    """A sentence as it stands after a colon or a dash: its first word small, unless it is a name or letters."""
+    first = text.split(" ", 1)[0].rstrip(",.:")
+    return text[:1].lower() + text[1:] if first[1:] == first[1:].lower() else text
+
+
+def stop_cause(code: str | None, detail: Facts | None) -> str:
+    """What stands beside the word “Stopped”: the same, without that word again."""
+    if code == "person":
+        return str((detail or {}).get("by", ""))
+    text = stop_reason(code, detail).removeprefix(str(_("Stopped: %(cause)s", cause="")))
+    return text[:1].upper() + text[1:]
+
+
 def stop_reason(code: str | None, detail: Facts | None) -> str:
     """Why a broadcast stands still."""
     facts = dict(detail or {})
     if not code:
         return ""
     because = cause(facts.get("cause"), facts.get("text"))
-    why = because["text"] if because else ""
+    why = inside(because["text"]) if because else ""
     if code == "person":
         return str(_("Stopped: %(user)s", user=facts.get("by", "")))
     if code == undo.CLEARED:
@@ -445,9 +459,10 @@ def event(found: Event) -> str:
     elif found.kind == "report":
         label = str(_("Delivery report: %(status)s", status=label.lower()))
     because = cause(found.cause, found.detail)
-    detail = because["text"] if because else found.detail
+    detail = because["text"] if because else found.detail or ""
     more = [f"HTTP {found.http}" if found.http else "", _effect(found)]
     tail = f" ({', '.join(filter(None, more))})" if any(more) else ""
     if detail and detail.startswith(label):
         return detail + tail  # the cause says all of it
-    return (f"{label}: {detail}" if detail else label) + tail
+    sign = f"{filters.NO_BREAK}— " if ": " in label else ": "
+    return sign.join(filter(None, (label, inside(detail) if because else detail))) + tail

@@ -11,7 +11,6 @@ from flask_babel import ngettext
 
 from webapp import filters, sentences, words
 from webapp.auth import me
-from webapp.forms.broadcast import zone_name
 from worker import preflight, tasks
 from worker.models import Broadcast
 from worker.preflight import BLOCK, INFO, OK, WARN, Item, Sheet
@@ -25,6 +24,10 @@ FIELDS = {
     **{"time": "when", "quiet": "quiet", "channel": "contact"},
 }
 ROWS = ("longest", "empty", "foreign")  # what the preview shows
+
+
+Facts = dict[str, Any]
+Text = Any  # a str, which flask_babel does not say
 
 
 class Line(NamedTuple):
@@ -61,12 +64,16 @@ def shown(settings: Settings, row: Broadcast) -> Shown | None:
     groups = [
         (_("Blocks the start"), "bad", "cross", (BLOCK,)),
         (_("Please note"), "warn", "alert", (WARN,)),
-        (_("Ready to start") if found.ok else _("Known so far"), "good", "check", (OK, INFO)),
+        (_ready(row) if found.ok else _("Known so far"), "good", "check", (OK, INFO)),
     ]
     drawn = [
         (title, tone, icon, [line(row, item) for item in found.of(*levels)]) for title, tone, icon, levels in groups
     ]
     return Shown(found, [group for group in drawn if group[3]])
+
+
+def _ready(row: Broadcast) -> Text:
+    return _("Ready to resume") if row.state == "stopped" else _("Ready to start")
 
 
 def line(row: Broadcast, item: Item) -> Line:
@@ -101,9 +108,7 @@ def _cure(row: Broadcast, item: Item) -> tuple[str, str]:
     return url_for("channels.show", number=row.channel_id), _("Channel")
 
 
-Facts = dict[str, Any]
-Text = Any  # a str, which flask_babel does not say
-_n = filters.number
+_n, zone_name = filters.number, filters.zone_name
 
 
 def _longest(facts: Facts) -> Text:
@@ -115,6 +120,12 @@ def _longest(facts: Facts) -> Text:
         facts["chars"],
         m=_n(facts["segments"]),
     )
+
+
+def _length_unknown(facts: Facts) -> Text:
+    if facts["again"]:
+        return _("The length of the messages is not known: an earlier version checked the file. Have it read again")
+    return _("The length of the messages is not known: an earlier version checked the file")
 
 
 def _segments(facts: Facts) -> Text:
@@ -129,7 +140,7 @@ def _segments(facts: Facts) -> Text:
 
 
 def _ends(facts: Facts) -> Text:
-    known = {"t": filters.at(facts["at"]), "r": _n(round(facts["rate"]) or facts["rate"])}
+    known = {"t": filters.at(facts["at"], facts["zone"]), "r": _n(round(facts["rate"]) or facts["rate"])}
     if facts["slower"]:
         return _("Will finish at about %(t)s, %(r)s a minute: the channel lets no more through", **known)
     return _("Will finish at about %(t)s, %(r)s a minute", **known)
@@ -194,7 +205,7 @@ def _unanswerable(facts: Facts) -> Text:
 
 _TEXTS: dict[str, Callable[[Facts], Text]] = {
     "recipients": lambda f: _(
-        "Will get the message: %(n)s. Will not: duplicates %(d)s, with an error %(e)s, on the stop list %(s)s",
+        "Will get the message: %(n)s. Will not: duplicates %(d)s, with an error %(e)s, on the stop list\u00a0%(s)s",
         n=_n(f["n"]),
         d=_n(f["duplicates"]),
         e=_n(f["invalid"]),
@@ -211,9 +222,8 @@ _TEXTS: dict[str, Callable[[Facts], Text]] = {
         f["days"],
         n=_n(f["n"]),
     ),
-    "length_unknown": lambda f: _(
-        "The length of the messages is not known: an earlier version checked the file. Have it read again"
-    ),
+    "length_unknown": _length_unknown,
+    "file_refused": lambda f: _("File not accepted: %(file)s. Its recipients get no message", file=f["file"]),
     "longest": _longest,
     "segments": _segments,
     "foreign": lambda f: _(
@@ -227,7 +237,9 @@ _TEXTS: dict[str, Callable[[Facts], Text]] = {
     "sandbox": lambda f: _("The sandbox sends no real messages, so they cost nothing"),
     "cost": lambda f: _("Cost: about %(sum)s at your price", sum=filters.money(f["cost"], f["currency"])),
     "price_missing": lambda f: _("The channel has no price, so the cost is not known"),
-    "begins": lambda f: _("Starts %(t)s (%(zone)s)", t=filters.at(f["at"]), zone=zone_name(f["zone"], f["at"])),
+    "begins": lambda f: _(
+        "Starts %(t)s (%(zone)s)", t=filters.at(f["at"], f["zone"]), zone=zone_name(f["zone"], f["at"])
+    ),
     "ends": _ends,
     "quiet": _quiet,
     "zones": _zones,

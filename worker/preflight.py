@@ -211,7 +211,8 @@ class _Look(_Ahead):
         self.settings = settings
         self.asked = overlap.question(broadcast)
         super().__init__(broadcast, self.asked.files)
-        self.totals = recipients.totals(broadcasts.live_files(broadcast))
+        self.listed = broadcasts.live_files(broadcast)
+        self.totals = recipients.totals(self.listed)
         self.found = overlap.of(self.asked)
 
     def sheet(self) -> Sheet:
@@ -255,6 +256,9 @@ class _Look(_Ahead):
             level = WARN if self.totals["invalid"] else OK
             skipped = self.found.skipped if self.found is not None else 0
             yield Item("recipients", level, {"n": self.queued - skipped, **self.totals}, "recipients")
+        for file in self.listed:
+            if file.state == "refused":
+                yield Item("file_refused", WARN, {"file": file.name}, "recipients")
         if self.totals["blank"]:
             yield Item("blank", INFO, {"n": self.totals["blank"]})
         found = self.found
@@ -275,7 +279,9 @@ class _Look(_Ahead):
         long = self.lengths
         if long is None:
             if self.queued and broadcasts.content(self.row) is not None:
-                yield Item("length_unknown", INFO, fix="recipients")
+                # A file that some have left already is not read a second time.
+                again = not any(recipients.removal_numbers(file)[1] for file, _n in self.files)
+                yield Item("length_unknown", INFO, {"again": again}, "recipients")
             return
         yield Item("longest", OK, long.longest, "longest")
         if long.segments is not None:
@@ -297,11 +303,13 @@ class _Look(_Ahead):
 
     def _time(self) -> Iterator[Item]:
         row = self.row
-        if row.send_at and row.state in ("draft", "scheduled"):
-            yield Item("begins", OK, {"at": row.send_at, "zone": row.timezone}, "time")
+        zone = row.timezone if row.send_at and row.state in ("draft", "scheduled") else None
+        if zone:  # the end, which stands below it, is told in the same zone
+            yield Item("begins", OK, {"at": row.send_at, "zone": zone}, "time")
         if self.queued:
             rate = broadcasts.effective_rate(row)
-            yield Item("ends", OK, {"at": self.ahead.end, "rate": rate, "slower": rate < row.rate_per_minute}, "rate")
+            facts = {"at": self.ahead.end, "rate": rate, "slower": rate < row.rate_per_minute, "zone": zone}
+            yield Item("ends", OK, facts, "rate")
         if self.hours is not None:
             facts = {"start": self.hours[0], "stop": self.hours[1], "n": self.ahead.waiting}
             yield Item("quiet", WARN if self.ahead.waiting else INFO, facts, "quiet")

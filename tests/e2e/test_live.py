@@ -45,7 +45,7 @@ def goes_on(page: Any, house: House) -> Callable[[], None]:
                 Broadcast.id == number
             ).execute()
         delivered = db.value("SELECT n FROM counter WHERE broadcast_id = ? AND status = 'delivered'", [number])
-        page.wait_for_selector(f"#live .balance a[href$='status=delivered'] >> text={delivered}")
+        page.wait_for_selector(f"#live .balance a[href$='status=delivered#messages'] >> text={delivered}")
 
     return step
 

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from tests import make
+from tests.conftest import Clock
 from tests.people import Browser
 from worker import broadcasts, channels, clock, recipients
 from worker.models import Broadcast, Channel, MessageTemplate, RecipientFile
@@ -455,7 +456,7 @@ def long_draft(settings: Settings, draft: Broadcast) -> Broadcast:
 def test_a_canary_is_a_button_of_the_question(sender: Browser, long_draft: Broadcast, htmx: bool) -> None:
     url = f"/broadcasts/{long_draft.id}"
     question = sender.partial(f"{url}/start").text if htmx else sender.page(f"{url}/start")
-    assert 'name="canary"' in question and 'max="40"' in question
+    assert 'name="canary"' in question and 'max="40" value="4"' in question
     sender.post(f"{url}/start", {"canary": "1", "canary_size": "7", "pick": "random"}, htmx=htmx)
     row = Broadcast.get_by_id(long_draft.id)
     assert (row.state, row.canary) == ("running", 7)
@@ -473,6 +474,51 @@ def test_an_impossible_canary_starts_nothing(sender: Browser, long_draft: Broadc
     answer = sender.post(f"/broadcasts/{long_draft.id}/start", given, htmx=True)
     assert json.loads(answer.headers["HX-Trigger"])["toast"]["level"] == "error"
     assert state(long_draft) == "draft"
+
+
+def test_the_start_time_is_told_in_the_zone_of_the_broadcast(frozen: Clock, sender: Browser, draft: Broadcast) -> None:
+    Broadcast.update(timezone="Asia/Vladivostok", send_at=frozen.now() + clock.HOUR).execute()  # 13:00 in Moscow
+    url = f"/broadcasts/{draft.id}"
+    for page in (sender.page(url, headers=EN), sender.page(f"{url}/start", headers=EN)):
+        assert "(Vladivostok, UTC+10)" in page and re.search(r">8:00\sPM</time>", page)
+        assert "Asia/Vladivostok" not in page
+    assert re.search(r"Starts 8:00\sPM \(Vladivostok, UTC\+10\)", sender.page(url, headers=EN))
+    sender.post(f"{url}/start")
+    page = sender.page(url, headers=EN)
+    assert state(draft) == "scheduled" and page.count("(Vladivostok, UTC+10)") == 3
+
+
+def test_who_was_not_sent_to_is_one_click_away(sender: Browser, database: Settings) -> None:
+    row = make.broadcast(state="finished")
+    file = make.file(row)
+    make.messages(file, "delivered", "undelivered", "failed", "failed", "cancelled")
+    page = sender.page(f"/broadcasts/{row.id}", headers=EN)
+    assert "Not sent: 3. Who and why" in page
+    for status, text in (("failed", "failed 2"), ("cancelled", "cancelled 1")):
+        where = f"/broadcasts/{row.id}/report?run=1&amp;status={status}#messages"
+        assert f'href="{where}">{text}</a>' in page
+    assert "of 5 sent" not in page  # the balance has said it
+
+
+def test_the_list_says_why_something_stands(sender: Browser, database: Settings) -> None:
+    make.broadcast(state="stopped", stop_reason="person", stop_detail={"by": "vera@example.org"})
+    make.broadcast(state="stopped", stop_reason="channel", stop_detail={"cause": "190"})
+    page = sender.page("/broadcasts", headers=EN)
+    assert ">vera@example.org</span>" in page and ">The access key is refused</span>" in page
+
+
+def test_a_viewer_is_told_why_there_are_no_controls(viewer: Browser, draft: Broadcast) -> None:
+    page = viewer.page(f"/broadcasts/{draft.id}", headers=EN)
+    assert "Controls need the role “sender”" in page and "sample.csv" not in page and "trial.csv" not in page
+
+
+def test_a_test_waits_for_a_message(sender: Browser, draft: Broadcast) -> None:
+    Broadcast.update(text=None).execute()
+    page = sender.page(f"/broadcasts/{draft.id}", headers=EN)
+    assert "A test can be sent when there is a message" in page and "test-phone" not in page
+    Broadcast.update(state="finished").execute()
+    page = sender.page(f"/broadcasts/{draft.id}", headers=EN)
+    assert "can no longer be shown" in page and "not complete yet" not in page and "A test can be" not in page
 
 
 def test_one_person_is_no_list_for_a_canary(sender: Browser, draft: Broadcast) -> None:

@@ -72,6 +72,23 @@ def test_every_line_that_blocks_leads_to_its_cure(sender: Browser, sandbox: dict
     assert f"/broadcasts/{row.id}/start" not in page
 
 
+def test_a_refused_file_is_heeded(sender: Browser, draft: Broadcast) -> None:
+    make.file(draft, name="b.csv", state="refused", code="file_empty")
+    sheet = sender.partial(f"/broadcasts/{draft.id}/preflight", headers=EN).text
+    assert "File not accepted: b.csv. Its recipients get no message" in sheet and "Ready to start" in sheet
+
+
+def test_unknown_lengths_ask_for_no_press_that_is_not_there(sender: Browser, draft: Broadcast) -> None:
+    url = f"/broadcasts/{draft.id}/preflight"
+    RecipientFile.update(facts=None).execute()
+    assert "Have it read again" in sender.partial(url, headers=EN).text
+    make.messages(RecipientFile.get(), "sent", line=9)
+    Broadcast.update(state="stopped").execute()
+    sheet = sender.partial(url, headers=EN).text
+    assert "length of the messages is not known" in sheet and "read again" not in sheet
+    assert "Ready to resume" in sheet
+
+
 def test_the_sheet_has_an_address_of_its_own_and_goes_when_it_runs(sender: Browser, draft: Broadcast) -> None:
     url = f"/broadcasts/{draft.id}/preflight"
     assert "Ready to start" in sender.partial(url, headers=EN).text

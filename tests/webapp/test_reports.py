@@ -85,7 +85,7 @@ def test_the_story_of_one_message_tells_everything(sender: Browser, file: Recipi
 def test_an_uncertain_message_is_decided_by_a_person(sender: Browser, file: RecipientFile) -> None:
     one, two = make.messages(file, "uncertain", "uncertain")
     url = f"/broadcasts/{file.broadcast_id}/messages"
-    assert "arrives twice" in sender.page(f"{url}/{one.id}", headers=ENGLISH)
+    assert "may arrive twice" in sender.page(f"{url}/{one.id}", headers=ENGLISH)
     assert sender.post(f"{url}/{one.id}/resolve", {"as": "sent"}).status_code == 303
     assert sender.post(f"{url}/{two.id}/resolve", {"as": "resend"}).status_code == 303
     assert (Message.get_by_id(one.id).status, Message.get_by_id(two.id).status) == ("sent", "queued")
@@ -127,7 +127,7 @@ def test_rates_say_of_what_they_are(sender: Browser, file: RecipientFile, failed
     text = re.sub(r" +", " ", text)
     assert "Delivered 100% 2 of those sent" in text
     assert "Replied 0% 0 of those delivered" in text
-    assert "Not delivered 33.3% 1 of all" in text
+    assert "Did not arrive 33.3% 1 of all" in text
     assert "Read 50% 1 of those delivered" in text
 
 
@@ -236,9 +236,12 @@ def test_sending_again_asks_first_and_begins_a_run(sender: Browser, waba: Broadc
 def test_the_sms_is_offered_with_its_price_and_becomes_a_draft(sender: Browser, waba: Broadcast) -> None:
     url = f"/broadcasts/{waba.id}/causes/sms"
     assert "no SMS channel" in sender.page(f"{url}?cause=131026", headers=ENGLISH)
-    channel = make.channel(name="Gateway", price=2.5, currency="RUB")
+    make.channel(name="Trial", price=2.5)
+    channel = make.channel(name="Gateway", provider="sms_ru", price=2.5, currency="RUB")
     question = sender.page(f"{url}?cause=131026", headers=ENGLISH)
     assert "Send to these 2 by SMS" in question and "Gateway" in question and "for a segment" in question
+    assert "nothing: the sandbox" in question
+    assert waba.name in question
     for wrong in ("", "x", "999", str(waba.channel_id)):
         sender.post(url, {"cause": "131026", "channel_id": wrong})
     assert Broadcast.select().count() == 1

@@ -13,8 +13,6 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from babel.dates import get_timezone_location
-from flask_babel import get_locale
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from werkzeug.datastructures import MultiDict
@@ -30,7 +28,7 @@ from wtforms import (
 )
 
 from webapp import sentences
-from webapp.filters import own_name
+from webapp.filters import own_name, zone_name
 from webapp.forms import choices
 from worker import broadcasts, channels, clock, rendering
 from worker.broadcasts import Problem
@@ -85,17 +83,6 @@ PARTS = {
     "name": _l("Name of the place"),
     "address": _l("Address of the place"),
 }
-
-
-def zone_name(zone: str, moment: int | None = None) -> str:
-    """A time zone as people know it: "Moscow, UTC+3", with the offset it has at that moment."""
-    offset = clock.utc(moment or clock.now()).astimezone(ZoneInfo(zone)).utcoffset()
-    minutes = int(offset.total_seconds() // 60) if offset is not None else 0
-    hours, rest = divmod(abs(minutes), 60)
-    utc = "UTC" + (f"{'+' if minutes > 0 else '−'}{hours}" if minutes else "") + (f":{rest:02d}" if rest else "")
-    if zone == "UTC":
-        return utc
-    return f"{get_timezone_location(zone, locale=get_locale(), return_city=True)}, {utc}"
 
 
 @dataclass
@@ -163,7 +150,7 @@ class BroadcastForm(Form):  # type: ignore[misc]
     quiet = BooleanField(_l("Quiet hours"))
     quiet_from = StringField(_l("Do not send from"), default="21:00")
     quiet_to = StringField(_l("until"), default="09:00")
-    cooldown_days = StringField(_l("Skip people who got a broadcast within (days)"))
+    cooldown_days = StringField(_l("Do not write to people who got a broadcast within the last (days)"))
 
     def __init__(self, settings: Settings, given: MultiDict[str, str] | None, broadcast: Broadcast | None) -> None:
         super().__init__(given, data=_stored(broadcast, settings))

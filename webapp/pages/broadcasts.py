@@ -406,6 +406,8 @@ def _found(row: Broadcast) -> tuple[previews.Preview | None, str]:
     try:
         return previews.find(row, which, line=line, file=file, after=after or 0), ""
     except previews.Missing as missing:
+        if missing.problem.code == "not_written" and row.state != "draft":
+            return None, ""  # the page says itself that the message is gone
         return None, sentences.problem(missing.problem)
 
 

@@ -81,7 +81,7 @@ def check(number: int, file_id: int) -> Response:
     facts: dict[str, Any] = {
         "row": lookup.broadcast(number),
         "file": file,
-        "problem": "",
+        "problem": live.file(file).refusal,
         "in_form": "in_form" in request.values,
     }
     if request.method == "GET":

@@ -70,9 +70,19 @@ def compare() -> str:
         items=[
             (one, {rate.key: rate for rate in figures.rates(one.broadcast, one.numbers, one.replied)}) for one in found
         ],
+        faces=_faces(found),
         first=address() if before else "",
         next=address(before=following) if following else "",
     )
+
+
+def _faces(found: list[use.Compared]) -> dict[tuple[int, int], str]:
+    """The state, as people see it, of those runs that are the latest of their broadcast, by (broadcast, run)."""
+    latest = [one for one in found if one.run == one.broadcast.run]
+    ended = broadcasts.finished_at_each([one.broadcast for one in latest])
+    return {
+        (one.broadcast.id, one.run): live.face(one.broadcast, one.numbers, ended[one.broadcast.id]) for one in latest
+    }
 
 
 # --- one broadcast ----------------------------------------------------------------------------------
@@ -102,7 +112,11 @@ def report(number: int) -> str:
         rates=figures.rates(row, numbers, counted["facts"].replied if counted["facts"] else None),
         cost=use.cost(row, numbers),
         parts=[
-            (status, numbers[status], url_for("reports.report", number=number, run=run or "all", status=status))
+            (
+                status,
+                numbers[status],
+                url_for("reports.report", number=number, run=run or "all", status=status, _anchor="messages"),
+            )
             for status in MESSAGE_STATUSES
         ],
         by_file=use.by_file(row, run),
