@@ -77,10 +77,11 @@ def test_from_the_code_on_the_console_to_the_report(window: Opener, product: Pro
     with page.expect_download() as download:
         page.click("text=Скачать отчёт (CSV)")
     text = download.value.path().read_text(encoding="utf-8-sig")
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=";"))
-    assert len(rows) == len({row["Телефон"] for row in rows}) == PEOPLE + 5
+    heads, *rows = csv.reader(io.StringIO(text), delimiter=";")
+    assert heads[:2] == ["Телефон", "Статус"]
+    assert len(rows) == len({phone for phone, *_rest in rows}) == PEOPLE + 5
     accepted = {facts["phone"] for facts in product.accepted()}
-    assert {row["Телефон"] for row in rows if row["Статус"] != "Ошибка отправки"} == accepted
+    assert {phone for phone, status, *_rest in rows if status != "Ошибка отправки"} == accepted
 
 
 def test_the_whole_way_without_javascript(window: Opener) -> None:
