@@ -14,7 +14,7 @@ ROWS = {
     " events latency approvals invitations second_step hashes installation",
     3: "backup broadcasts recipients sender lines proofs delivery inbox reports channels channel_settings channel_health"
     " retention privacy watchdog media direct preflight overlap preview forecast statistics attachments talk confirmations"
-    " optout_files rescue webhooks metrics copying",
+    " optout_files rescue webhooks metrics copying undo",
     4: "tasks __main__",
 }
 # The tables name statuses that come from the state tables, which are pure data.

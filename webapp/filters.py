@@ -164,15 +164,22 @@ _NAMES = {"Edg": "Edge", "OPR": "Opera", "YaBrowser": "Yandex", "Mac OS": "macOS
 
 
 def browser(agent: str) -> str:
-    """A browser as its user knows it: "Firefox, Windows"; the raw text when it is a stranger."""
+    """A browser as its user knows it: "Firefox, Windows"; said in words when it is a stranger."""
     seen = [next((_NAMES.get(n, n) for n in names if n in agent), "") for names in (_BROWSERS, _SYSTEMS)]
-    return ", ".join(filter(None, seen)) or agent or "–"
+    return ", ".join(filter(None, seen)) or str(_("Unknown browser"))
 
 
 def last_words(text: str) -> str:
     """What a list of conversations shows of the last message: its beginning, or what it is when it has no words."""
     kind = text[1:-1] if text.startswith("[") and text.endswith("]") else ""
     return str(words.INBOUND_KINDS.get(kind, text))
+
+
+def country(code: str) -> str:
+    """A country as people name it, with its code: "Russia (RU)"."""
+    locale = get_locale()
+    name = locale.territories.get(code) if locale else None
+    return f"{name} ({code})" if name else code
 
 
 def own_name(name: str) -> str:
@@ -182,6 +189,7 @@ def own_name(name: str) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "own_name": own_name,
+    "country": country,
     "last_words": last_words,
     "number": number,
     "chat": markup.chat,

@@ -9,6 +9,7 @@ from webapp import auth
 from webapp.words import LANGUAGES, MENU, SETTINGS_MENU, THEMES, MenuItem
 
 LANGUAGE, THEME, SHORTCUTS = "molva_language", "molva_theme", "molva_shortcuts"
+LINKED = ("/styleguide",)  # reached from the settings alone
 YEAR = 365 * 24 * 3600
 
 
@@ -48,7 +49,7 @@ def menu() -> list[MenuItem]:
     return _seen(MENU)
 
 
-def settings_menu() -> list[tuple[LazyString, str, bool, None]]:
+def settings_menu() -> list[tuple[LazyString | str, str, bool, None]]:
     """The pages around the settings: (label, address, is this one, no count)."""
     items = _seen(SETTINGS_MENU)
     here = max((item.path for item in items if _stands_at(item.path)), key=len, default="")
@@ -57,7 +58,7 @@ def settings_menu() -> list[tuple[LazyString, str, bool, None]]:
 
 def in_settings() -> bool:
     """Whether this page belongs to the settings, whatever its address begins with."""
-    return any(_stands_at(item.path) for item in SETTINGS_MENU)
+    return any(_stands_at(path) for path in (*(item.path for item in SETTINGS_MENU), *LINKED))
 
 
 def _stands_at(path: str) -> bool:

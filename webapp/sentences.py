@@ -53,7 +53,7 @@ def problem(found: Problem) -> str:
         "url_insecure": _("The address must begin with https://, unless the server lists it in %(setting)s", **facts),
         "template_required": _("Choose an approved template"),
         "template_unknown": _("The template does not exist or is not approved in this language"),
-        "template_not_approved": _("The template is not approved: %(status)s", **facts),
+        "template_not_approved": _("The template is not approved: %(status)s", status=_template_state(facts["status"])),
         "template_unsupported": _("This version cannot send such a template: %(parts)s", **facts),
         "template_needs_waba": _("A template needs a WABA channel"),
         "slot_unbound": _("Say where the value of %(slot)s comes from", **facts),
@@ -142,6 +142,10 @@ def problem(found: Problem) -> str:
         "fault": _("This line cannot be read: “%(text)s”", text=facts["text"]) if facts["text"] else _("Fill this in"),
     }
     return str(known.get(found.code, _("This value cannot be used")))
+
+
+def _template_state(status: str) -> str:
+    return str(words.template_state(status).label).lower() if status else ""
 
 
 def _too_long(facts: Facts) -> str:
@@ -374,13 +378,16 @@ def channel_stop(code: str | None, detail: Facts | None) -> dict[str, str] | Non
 
 def in_use(error: InUse) -> str:
     """Why a channel cannot be deleted."""
-    names = ", ".join(f"“{name}”" if get_locale().language == "en" else f"«{name}»" for name in error.names if name)
+    named = [f"“{name}”" if get_locale().language == "en" else f"«{name}»" for name in error.names if name]
+    names = ", ".join(named) or "–"
+    if named and (more := error.number - len(named)) > 0:
+        names = str(_("%(names)s and %(n)s more", names=names, n=filters.number(more)))
     return str(
         ngettext(
             "%(num)s broadcast needs this channel: %(names)s. Delete it or choose another channel for it first",
             "%(num)s broadcasts need this channel: %(names)s. Delete them or choose another channel for them first",
             error.number,
-            names=names or "–",
+            names=names,
         )
     )
 

@@ -14,7 +14,7 @@ from flask_babel import lazy_gettext as _l
 class Word(NamedTuple):
     """One state as people see it: label, icon of icons.svg, and tone (quiet, info, good, warn, bad)."""
 
-    label: LazyString
+    label: LazyString | str
     icon: str
     tone: str
     hint: LazyString | None = None
@@ -28,7 +28,7 @@ class Deed(NamedTuple):
 
 
 class MenuItem(NamedTuple):
-    label: LazyString
+    label: LazyString | str
     path: str
     icon: str
     role: str = "viewer"
@@ -50,6 +50,8 @@ SETTINGS_MENU = (
     MenuItem(_l("People"), "/people", "user", "admin"),
     MenuItem(_l("Audit log"), "/audit", "report", "admin"),
     MenuItem(_l("Privacy"), "/privacy", "eye", "admin"),
+    MenuItem("API", "/tokens", "settings", "admin"),
+    MenuItem(_l("Webhooks"), "/webhooks", "broadcast", "admin"),
 )
 
 BROADCAST_STATES: dict[str, Word] = {
@@ -118,6 +120,28 @@ CATEGORIES: dict[str, LazyString] = {
     "AUTHENTICATION": _l("authentication"),
 }
 
+# What the provider says of a template.
+TEMPLATE_STATES: dict[str, Word] = {
+    "APPROVED": Word(_l("Approved"), "check", "good"),
+    "PENDING": Word(_l("Under review"), "clock", "info"),
+    "IN_APPEAL": Word(_l("Under appeal"), "clock", "info"),
+    "FLAGGED": Word(_l("Flagged for quality"), "alert", "warn"),
+    "PAUSED": Word(_l("Paused for quality"), "stop", "warn"),
+    "LIMIT_EXCEEDED": Word(_l("Limit exceeded"), "alert", "warn"),
+    "LOCKED": Word(_l("Locked"), "stop", "bad"),
+    "DISABLED": Word(_l("Disabled for quality"), "cross", "bad"),
+    "REJECTED": Word(_l("Not approved"), "cross", "bad"),
+    "ARCHIVED": Word(_l("Archived"), "cross", "quiet"),
+    "PENDING_DELETION": Word(_l("Being deleted"), "cross", "quiet"),
+    "DELETED": Word(_l("Deleted"), "cross", "quiet"),
+}
+
+
+def template_state(status: str) -> Word:
+    """What the provider says of a template; a word that is new to us stays as it came."""
+    return TEMPLATE_STATES.get(status) or Word(status, "question", "quiet")
+
+
 CHANNEL_STATES: dict[str, Word] = {
     "on": Word(_l("In use"), "check", "good"),
     "stopped": Word(_l("Out of use"), "stop", "bad"),
@@ -167,7 +191,7 @@ SETTINGS: dict[str, tuple[LazyString, LazyString | None]] = {
     "base_url": (_l("Address of the API"), None),
     "api_version": (_l("API version"), None),
     "marketing_endpoint": (
-        _l("Send marketing templates by the marketing endpoint"),
+        _l("Send marketing templates through the Marketing Messages API"),
         _l("For accounts that have accepted the terms of the Marketing Messages API"),
     ),
     "api_key": (_l("API key"), None),
@@ -343,6 +367,8 @@ WEBHOOK_FAILURES: dict[str, LazyString] = {
     "credentials_locked": _l("The secret cannot be read with the present key"),
     "http_410": _l("It answered 410: the address is gone for good"),
 }
+# Switched on, but its address does not answer.
+WEBHOOK_FAILING = Word(_l("Not responding"), "alert", "warn")
 EXPIRED = Word(_l("Expired"), "clock", "warn")
 
 PERSON_STATES: dict[str, Word] = {
@@ -488,7 +514,7 @@ STORED: dict[str, LazyString] = {
     "overlap": _l("How many of a queue got other broadcasts lately, counted for the sheet before the start"),
     "removal": _l("What was removed: how many of what, never whose"),
     "repeat_answer": _l("Answers of the API for calls that are repeated, for a day"),
-    "webhook": _l("Webhooks: address, sealed secret, where they stand"),
+    "webhook": _l("Webhooks: address, sealed secret, the event at which they stand"),
     "webhook_delivery": _l("Log of the webhooks, for a week; no contents"),
     "event": _l("What happened to broadcasts, for the webhooks, for a week"),
     "latency": _l("How fast the providers answered, as numbers"),
@@ -528,6 +554,87 @@ REMOVED: dict[str, LazyString] = {
     "stop_list_kept_as_hash": _l("entries of the stop list kept as a hash"),
     "test_phones": _l("own test numbers"),
     "emulator_lines": _l("places in the log of the sandbox"),
+}
+
+
+# Of what kind the subject of a line is.
+AUDIT_SUBJECTS: dict[str, LazyString] = {
+    "broadcast": _l("broadcast no. %(n)s"),
+    "channel": _l("channel no. %(n)s"),
+    "conversation": _l("conversation no. %(n)s"),
+    "file": _l("file no. %(n)s"),
+    "message": _l("message no. %(n)s"),
+    "optout": _l("entry no. %(n)s"),
+    "quick_answer": _l("quick answer no. %(n)s"),
+    "session": _l("sign-in no. %(n)s"),
+}
+# Who acts without being a person.
+AUDIT_ACTORS: dict[str, LazyString] = {
+    "schedule": _l("the schedule"),
+    "setup": _l("the first start"),
+    "command line": _l("the command line"),
+}
+# Names of the facts beside a line.
+AUDIT_FACTS: dict[str, LazyString] = {
+    "above": _l("More recipients than"),
+    "added": _l("Added to the list"),
+    "areas": _l("Parts of the API"),
+    "at": _l("Copy of"),
+    "before": _l("Role before"),
+    "cause": _l("Cause"),
+    "delimiter": _l("Delimiter"),
+    "done": _l("Done"),
+    "encoding": _l("Encoding"),
+    "extra": _l("Own words"),
+    "fields": _l("Changed"),
+    "how": _l("Recipients"),
+    "invalid": _l("With an error"),
+    "invited_by": _l("Invited by"),
+    "known": _l("There already"),
+    "late_ms": _l("Late by"),
+    "left": _l("Recovery codes left"),
+    "masked": _l("Phones"),
+    "n": _l("How many"),
+    "name": _l("Name"),
+    "of": _l("Where"),
+    "on": _l("Switched on"),
+    "phone_column": _l("Phone column"),
+    "provider": _l("Provider"),
+    "role": _l("Role"),
+    "rows": _l("Rows in the file"),
+    "stopped": _l("Broadcasts stopped"),
+    "title": _l("Title"),
+    "to": _l("To whom"),
+    "uncertain": _l("Uncertain"),
+}
+AUDIT_HOW: dict[str, LazyString] = {"keep": _l("stayed in the queue"), "remove": _l("taken out of the queue")}
+AUDIT_PLACES: dict[str, LazyString] = {"stop list": _l("the stop list"), "conversation": _l("a conversation")}
+# What was changed: columns of broadcasts, channels and webhooks; settings of a Provider have their names above.
+AUDIT_FIELDS: dict[str, LazyString] = {
+    "canary": _l("Canary"),
+    "channel": _l("Channel"),
+    "cooldown_days": _l("Skip people who got a broadcast within (days)"),
+    "currency": _l("Currency"),
+    "events": _l("Events"),
+    **dict.fromkeys(("failing_since", "next_at", "stop_reason", "tries"), _l("State")),
+    "ignore_duplicates": _l("Ignore duplicates"),
+    "name": _l("Name"),
+    "on_file_delete": _l("When a file is deleted"),
+    "per_day": _l("Messages per day"),
+    "per_second": _l("Messages per second"),
+    "price": _l("Price of one message"),
+    "quiet_from": _l("Quiet hours"),
+    "quiet_to": _l("Quiet hours"),
+    "rate_per_minute": _l("Messages per minute"),
+    "region": _l("Country of numbers without a code"),
+    "send_at": _l("Start time"),
+    "state": _l("State"),
+    "template_language": _l("Approved template"),
+    "template_name": _l("Approved template"),
+    "text": _l("Message text"),
+    "timezone": _l("Time zone"),
+    "url": _l("Address"),
+    "variables": _l("Template variables"),
 }
 
 

@@ -118,12 +118,13 @@ def create(settings: Settings, provider: str, name: str, values: Mapping[str, An
 
 
 class InUse(RuntimeError):
-    """The channel cannot be deleted: `names` are the first of the `number` broadcasts that need it."""
+    """The channel cannot be deleted: `first` are (id, name) of the latest of the `number` broadcasts that need it."""
 
-    def __init__(self, number: int, names: list[str]) -> None:
+    def __init__(self, number: int, first: list[tuple[int, str]]) -> None:
         super().__init__(f"{number} broadcasts need the channel")
         self.number = number
-        self.names = names
+        self.first = first
+        self.names = [name for _id, name in first]
 
 
 def living() -> peewee.ModelSelect[Channel]:
@@ -200,7 +201,7 @@ def use_of(channel: Channel) -> InUse | None:
         (Broadcast.channel == channel.id) & Broadcast.state.in_(USING) & (Broadcast.kind == "list")
     )
     if number := using.count():
-        return InUse(number, [row.name for row in using.order_by(Broadcast.id.desc()).limit(3)])
+        return InUse(number, [(row.id, row.name) for row in using.order_by(Broadcast.id.desc()).limit(3)])
     return None
 
 

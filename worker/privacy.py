@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from worker import audit, clock, counters, db, files, hashes, retention
+from worker import audit, clock, counters, db, files, hashes, repeats, retention, webhooks
 from worker.models import TABLES, RecipientFile, Removal, User
 from worker.settings import Settings
 
@@ -27,11 +27,15 @@ UNPACKED_MAX = 200 * 1024 * 1024
 
 
 class Stored(NamedTuple):
-    """What one table keeps about people who get messages; `timer` removes it after its time."""
+    """What one table keeps about people who get messages.
+
+    `timer` removes it after its time; `days` are those after which it goes whatever people have set.
+    """
 
     table: str
     personal: bool
     timer: str = ""
+    days: int = 0
 
 
 # Every table of the database: a test holds that none is missing, and the page draws itself from this.
@@ -70,10 +74,10 @@ STORED = (
     Stored("snapshot", False),
     Stored("overlap", False),
     Stored("removal", False),
-    Stored("repeat_answer", True),
+    Stored("repeat_answer", True, days=repeats.LIFE // clock.DAY),
     Stored("webhook", False),
-    Stored("webhook_delivery", False),
-    Stored("event", False),
+    Stored("webhook_delivery", False, days=webhooks.LIFE // clock.DAY),
+    Stored("event", False, days=webhooks.LIFE // clock.DAY),
     Stored("latency", False),
     Stored("setting", False),
     Stored("worker", False),

@@ -14,7 +14,7 @@ from tests import make
 from tests.conftest import Clock
 from tests.people import PASSWORD, Browser, signed_in
 from worker import db
-from worker.models import Audit, User
+from worker.models import Audit, Channel, User
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,3 +174,23 @@ def test_every_action_has_words() -> None:
     assert {a for a in named if not any(a.startswith(g) for g in words.AUDIT_GROUPS)} <= {
         "confirm.failed", "audit.export", "data.restore"
     }  # fmt: skip
+
+
+def test_the_page_says_what_was_done_in_words(admin: Browser) -> None:
+    from worker import audit
+
+    made = make.broadcast()
+    channel = make.channel(name="Gone")
+    Channel.update(state="deleted").where(Channel.id == channel.id).execute()
+    audit.note("token nightly", "report.export", str(made.id), run=None, masked=False)
+    audit.note("anna", "number.view", "+79000000010", of="stop list")
+    audit.note("anna", "channel.edit", str(channel.id), fields=["per_day", "api_key"])
+    audit.note("anna", "broadcast.stop_list", str(made.id), of=7, n=1200)
+    audit.note("anna", "token.create", "nightly", role="viewer", areas=[])
+    page = admin.page("/audit", headers={"Accept-Language": "en"})
+    assert f'<a href="/broadcasts/{made.id}">broadcast no. {made.id}</a>' in page
+    assert "token “nightly”" in page and "Phones: whole" in page and "Where: the stop list" in page
+    assert f"<td>channel no. {channel.id}</td>" in page and "Changed: Messages per day, API key" in page
+    assert "broadcast no. 7 · How many: 1,200" in page and "Role: viewer<" in page
+    assert "null" not in page.split("<tbody>")[1] and "<code" not in page.split("<tbody>")[1]
+    assert 'title="report.export"' in page

@@ -14,7 +14,7 @@ from tests.people import Browser, signed_in
 from webapp import words
 from webapp.sandbox import MAGIC
 from worker import channels, clock
-from worker.models import Broadcast, Channel, User
+from worker.models import Broadcast, Channel, MessageTemplate, User
 from worker.providers import PROVIDERS
 from worker.providers.base import Finding, SendError
 from worker.settings import Settings
@@ -270,7 +270,7 @@ def test_every_finding_has_its_level_in_words(sender: Browser, ours: Channel, mo
 def test_what_an_administrator_switched_off_only_one_switches_on(
     admin: Browser, sender: Browser, ours: Channel
 ) -> None:
-    assert "Running broadcasts that stop: 0" in admin.partial(f"/channels/{ours.id}/off", headers=ENGLISH).text
+    assert "No broadcast is running through it" in admin.partial(f"/channels/{ours.id}/off", headers=ENGLISH).text
     assert admin.post(f"/channels/{ours.id}/off").status_code == 303
     page = sender.page(f"/channels/{ours.id}", headers=ENGLISH)
     assert "Switched off: admin@example.org" in page and f"/channels/{ours.id}/on" not in page
@@ -282,7 +282,7 @@ def test_what_an_administrator_switched_off_only_one_switches_on(
 def test_deleting_asks_first_and_is_refused_while_a_broadcast_needs_it(admin: Browser, ours: Channel) -> None:
     draft = make.broadcast(channel=ours, name="Sale")
     url = f"/channels/{ours.id}/delete"
-    assert "Delete the channel" in admin.partial(url, headers=ENGLISH).text
+    assert "cannot be deleted yet" in admin.partial(url, headers=ENGLISH).text
     admin.post(url, headers=ENGLISH)
     assert "needs this channel: “Sale”" in admin.page(f"/channels/{ours.id}", headers=ENGLISH)
     Broadcast.update(state="finished").where(Broadcast.id == draft.id).execute()
@@ -326,3 +326,21 @@ def test_a_check_that_tried_nothing_does_not_say_that_it_works(
     assert "was not tried" in text and "The connection works" not in text
     found.append(Finding("ok", "account_found", "Ann"))
     assert "The connection works" in sender.post(f"/channels/{channel.id}/check", htmx=True, headers=ENGLISH).text
+
+
+def test_the_sandbox_keeps_its_name_for_every_language(admin: Browser, sandbox: dict[str, Channel]) -> None:
+    waba = sandbox["waba"]
+    url = f"/channels/{waba.id}/edit"
+    assert 'value="Песочница WABA"' in admin.page(url)
+    admin.post(url, typed(name="Песочница WABA", per_day="10"))
+    assert (Channel.get_by_id(waba.id).name, Channel.get_by_id(waba.id).per_day) == (waba.name, 10)
+
+
+def test_templates_have_their_state_in_words(sender: Browser) -> None:
+    channel = make.channel(kind="waba", provider="sandbox_waba")
+    for status in ("APPROVED", "NEW_TO_US"):
+        MessageTemplate.create(
+            channel=channel, name=status, language="ru", status=status, category="UTILITY", components=[], synced_at=0
+        )
+    page = sender.page(f"/channels/{channel.id}", headers=ENGLISH)
+    assert "</svg>Approved</span>" in page and "</svg>NEW_TO_US</span>" in page and "<td>utility</td>" in page

@@ -311,7 +311,9 @@ def test_it_is_taken_handed_over_closed_and_opened(sender: Browser, sms: Channel
     assert fresh().assignee_id == users["admin"].id
     refused = sender.post("/inbox/1/assign", {"user": users["viewer"].email}, htmx=True)
     assert '"level": "error"' in refused.headers["HX-Trigger"]
-    sender.post("/inbox/1/assign", {"user": ""})
+    sender.post("/inbox/1/assign", {"user": ""})  # nothing was chosen
+    assert fresh().assignee_id == users["admin"].id
+    sender.post("/inbox/1/assign", {"user": "-"})
     assert fresh().assignee_id is None
     sender.post("/inbox/1/close", htmx=True)
     assert fresh().state == "closed"

@@ -150,6 +150,9 @@ def test_the_page_says_what_is_stored_and_what_was_removed(admin: Browser, clock
     page = admin.page("/privacy")
     assert all(f"<code>{one.table}</code>" in page for one in privacy.STORED)
     assert "365 дней" in page and "Пока ничего" in page
+    kept = {one.table: page.split(f"<code>{one.table}</code>")[1].split("</tr>")[0] for one in privacy.STORED}
+    assert "7 дней" in kept["webhook_delivery"] and "7 дней" in kept["callback"] and "1 день" in kept["repeat_answer"]
+    assert "без срока" in kept["message"]
 
 
 # ---- one person

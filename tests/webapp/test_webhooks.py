@@ -135,3 +135,15 @@ def test_the_log_comes_in_pages(client: FlaskClient, api: Headers, stub: Stub, s
     first = client.get(f"/api/v1/webhooks/{row.id}/deliveries", headers=api["admin"]).json
     rest = client.get(f"/api/v1/webhooks/{row.id}/deliveries?after={first['next']}", headers=api["admin"]).json
     assert [line["id"] for line in first["items"] + rest["items"]] == list(range(51, 0, -1)) and rest["next"] is None
+
+
+def test_one_that_does_not_answer_does_not_look_as_if_it_worked(admin: Browser, stub: Stub) -> None:
+    english = {"Accept-Language": "en"}
+    add(admin, stub)
+    Webhook.update(failing_since=1).execute()
+    row = Webhook.get()
+    assert "Not responding" in admin.page(f"/webhooks/{row.id}", headers=english)
+    assert "In use" not in admin.page("/webhooks", headers=english)
+    Webhook.update(state="stopped", stop_reason="timeout").where(Webhook.id == row.id).execute()
+    page = admin.page(f"/webhooks/{row.id}", headers=english)
+    assert "Check the address, then switch it on again" in page and "Not responding" not in page

@@ -50,10 +50,10 @@ COMMON: dict[str, dict[str, Any]] = {
     "currency": {"class": "short", "size": 5, "maxlength": 3, "placeholder": "RUB"},
 }
 COMMON_HINTS: dict[str, LazyString | str] = {
-    "name": _l("As you tell your channels apart"),
-    "per_second": _l("All broadcasts of this channel share it. Empty: no limit of its own"),
+    "name": _l("So that you can tell your channels apart"),
+    "per_second": _l("One limit for all broadcasts of this channel. Empty: no limit of its own"),
     "per_day": _l("Within any 24 hours. Empty: no limit"),
-    "price": _l("Of one message, for SMS of one segment: shown before a start"),
+    "price": _l("Per message; for SMS, per segment. Used to work out the cost"),
     "currency": "",
 }
 
@@ -175,6 +175,9 @@ class ChannelForm:
     def values(self) -> dict[str, Any]:
         """What was typed, as worker.channels takes it."""
         found: dict[str, Any] = {name: (self.common[name].data or "") for name in COMMON}
+        # The sandbox has a name of ours, shown in the reader's language: left alone, it stays one for all.
+        if self.channel is not None and found["name"] == own_name(self.channel.name):
+            found["name"] = self.channel.name
         found["settings"] = {s.field.name: self._given(s) for s in self.settings}
         return found
 
@@ -206,7 +209,7 @@ def _stored(provider: type[Provider], channel: Channel | None) -> dict[str, Any]
     if channel is None:
         return {"name": own_name(provider.label), "per_second": _plain(provider.pace)}
     return {
-        "name": channel.name,
+        "name": own_name(channel.name),
         "per_second": _plain(channel.per_second),
         "per_day": _plain(channel.per_day),
         "price": _plain(channel.price),

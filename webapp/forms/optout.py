@@ -84,7 +84,7 @@ class WordsForm(Refusable):
 
 
 class ConfirmationForm(Refusable):
-    on = BooleanField(_l("Answer once whoever leaves by a reply"))
+    on = BooleanField(_l("Answer whoever leaves by a reply"))
     sms_ru = TextAreaField(_l("SMS, to whoever wrote in Russian"))
     sms_en = TextAreaField(_l("SMS, to all others"))
     waba_ru = TextAreaField(_l("WhatsApp, to whoever wrote in Russian"))

@@ -11,16 +11,15 @@ from wtforms.widgets import CheckboxInput, ListWidget
 from webapp import words
 from webapp.forms import choices
 from webapp.forms.auth import REQUIRED
-from worker.people import ROLES
 
 LIVES = {"30": _l("30 days"), "90": _l("90 days"), "365": _l("A year"), "3650": _l("10 years")}
 
 
 class TokenForm(FlaskForm):  # type: ignore[misc]
     name = StringField(_l("Name"), [REQUIRED, Length(max=100)])
-    role = RadioField(_l("Role"), choices=choices({role: words.ROLES[role] for role in ROLES}), default="viewer")
+    role = RadioField(_l("Role"), choices=choices(words.ROLES), default="viewer")
     areas = SelectMultipleField(
-        _l("Only for"),
+        _l("Parts of the API"),
         choices=choices(words.AREAS),
         widget=ListWidget(prefix_label=False),
         option_widget=CheckboxInput(),

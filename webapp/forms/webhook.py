@@ -20,7 +20,7 @@ from worker.webhooks import EVENTS, URL_MAX
 class WebhookForm(FlaskForm):  # type: ignore[misc]
     url = StringField(_l("Address"), [REQUIRED, Length(max=URL_MAX)])
     events = SelectMultipleField(
-        _l("When to tell it"),
+        _l("Events"),
         choices=choices({event: words.WEBHOOK_EVENTS[event] for event in EVENTS}),
         default=list(EVENTS),
         widget=ListWidget(prefix_label=False),

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
-from webapp import exports, lookup, words
+from webapp import audited, exports, lookup, words
 from webapp.auth import me, role, step_up
 from webapp.limits import limited
 from worker import audit as use
@@ -52,10 +52,10 @@ def index() -> str:
     more = len(found) > use.PAGE
     return render_template(
         "audit/list.html",
-        items=[(one, detail(one)) for one in found[: use.PAGE]],
+        items=audited.lines(found[: use.PAGE]),
         chosen={name: request.args.get(name, "") for name in FILTERS},
         filtered=bool(kept),
-        actors=use.actors(),
+        actors=[(name, audited.actor(name)) for name in use.actors()],
         groups=words.AUDIT_GROUPS,
         first=url_for("audit.index", **kept) if after else "",
         next=url_for("audit.index", **kept, after=use.cursor(found[use.PAGE - 1])) if more else "",
@@ -64,7 +64,7 @@ def index() -> str:
 
 
 def detail(one: Audit) -> str:
-    """The facts of a line as they were stored."""
+    """The facts of a line as they were stored: programs read the download."""
     given: dict[str, Any] = one.detail or {}
     return ", ".join(f"{name}: {_text(value)}" for name, value in given.items())
 

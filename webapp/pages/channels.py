@@ -257,8 +257,7 @@ def delete(number: int) -> Response:
     if request.method == "GET":
         reports = Broadcast.select().where((Broadcast.channel == number) & (Broadcast.kind == "list")).count()
         using = use.use_of(channel)
-        needed = sentences.in_use(using) if using else ""
-        return htmx.question("channels/_delete.html", row=channel, reports=reports, needed=needed)
+        return htmx.question("channels/_delete.html", row=channel, reports=reports, using=using)
     try:
         use.delete(channel, me().name)
     except use.InUse as error:

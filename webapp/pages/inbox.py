@@ -20,6 +20,7 @@ from worker.models import Attachment, Broadcast, Channel, Conversation, Inbound,
 from worker.problems import Invalid
 
 inbox = Blueprint("inbox", __name__, url_prefix="/inbox")
+NOBODY = "-"  # in the place of a person: the conversation is taken off whoever has it
 
 VIEWS = ("open", "new", "mine", "closed", "all")
 SEARCH = ("view", "channel", "broadcast", "q")
@@ -329,10 +330,12 @@ def assign(number: int) -> Response:
             "operators": use.operators(),
             "search": _search(),
             "row": row,
+            "nobody": NOBODY,
         }
         return htmx.question("inbox/_assign.html", **facts)
     try:
-        use.assign(conversation, request.form.get("user", me().name) or None, me().name)
+        chosen = request.form.get("user", me().name)
+        use.assign(conversation, None if chosen == NOBODY else chosen, me().name)
     except Invalid as error:
         return _done(number, _sentence(error), "error")
     return _done(number, _("Saved"))

@@ -26,7 +26,7 @@ def index() -> Response:
 def _page(status: int = 200, problems: dict[str, str] | None = None, given: dict[str, str] | None = None) -> Response:
     days = retention.days()
     facts = {
-        "stored": [(one, words.STORED[one.table], days.get(one.timer)) for one in use.STORED],
+        "stored": [(one, words.STORED[one.table], _kept(one, days)) for one in use.STORED],
         "timers": [(name, given.get(name, "") if given else days[name], retention.TIMERS[name]) for name in days],
         "offered": retention.OFFERED,
         "callback_days": retention.CALLBACK_DAYS,
@@ -36,6 +36,11 @@ def _page(status: int = 200, problems: dict[str, str] | None = None, given: dict
         "waits": retention.vacuum_waits(),
     }
     return make_response(render_template("privacy/page.html", **facts), status)
+
+
+def _kept(one: use.Stored, days: dict[str, int | None]) -> int | None:
+    """For how many days a table keeps its rows; None where nothing limits it."""
+    return retention.callback_days() if one.timer == "callbacks" else days.get(one.timer) or one.days or None
 
 
 def removed(body: dict[str, int]) -> list[tuple[str, int]]:
