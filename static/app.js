@@ -410,7 +410,8 @@
   function showPlace() {
     document.querySelectorAll(":is(.menu, .tabs) [aria-current]").forEach((here) => {
       const row = here.closest("ul");
-      row.scrollLeft += Math.max(0, here.getBoundingClientRect().right - row.getBoundingClientRect().right);
+      const past = here.getBoundingClientRect().right + 24 - row.getBoundingClientRect().right; // the next one peeps out
+      row.scrollLeft += Math.max(0, past);
     });
   }
   showPlace();
