@@ -410,12 +410,17 @@
   function showPlace() {
     document.querySelectorAll(":is(.menu, .tabs) [aria-current]").forEach((here) => {
       const row = here.closest("ul");
-      const past = here.getBoundingClientRect().right + 24 - row.getBoundingClientRect().right; // the next one peeps out
-      row.scrollLeft += Math.max(0, past);
+      const [one, all] = [here.getBoundingClientRect(), row.getBoundingClientRect()];
+      if (one.right + 24 > all.right) row.scrollLeft += one.right + 24 - all.right; // the next one peeps out
+      else if (one.left < all.left) row.scrollLeft -= all.left + 24 - one.left;
     });
   }
   showPlace();
-  window.addEventListener("resize", showPlace);
+  let wide = innerWidth;
+  window.addEventListener("resize", () => {
+    if (wide !== innerWidth) showPlace(); // a phone's bars come and go with the height alone
+    wide = innerWidth;
+  });
   document.fonts.ready.then(showPlace);
   announce();
   entitle();

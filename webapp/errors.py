@@ -90,7 +90,10 @@ def answer(status: int, text: Sentence, code: str | None = None) -> Response:
 
 def came_from() -> str:
     """The page of ours that led here; empty when there is none, or when it is this one."""
-    parts = urlsplit(request.referrer or "")
+    try:
+        parts = urlsplit(request.referrer or "")
+    except ValueError:
+        return ""
     here = (request.path, request.query_string.decode("latin-1"))
     if parts.netloc != request.host or (request.method == "GET" and (parts.path, parts.query) == here):
         return ""
