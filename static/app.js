@@ -286,10 +286,12 @@
     const input = drop.querySelector("input[type=file]");
     const file = input.files[0];
     const problem = drop.querySelector("[data-upload-error]");
-    problem.textContent = "";
+    problem.replaceChildren();
     if (!file) return;
     if (file.size > Number(drop.dataset.max)) {
-      problem.textContent = fill(drop.dataset.tooLarge, { size: size(file.size) });
+      const words = document.createElement("span");
+      words.textContent = fill(drop.dataset.tooLarge, { size: size(file.size) });
+      problem.replaceChildren(icon("alert"), words);
       input.value = "";
       return;
     }
@@ -405,10 +407,21 @@
     if (field) field[typeof value === "boolean" ? "checked" : "value"] = value;
   }
   /* where one is shows in a row of places that is longer than the screen */
-  document.querySelectorAll(":is(.menu, .tabs) [aria-current]").forEach((here) => {
-    const row = here.closest("ul");
-    row.scrollLeft += Math.max(0, here.getBoundingClientRect().right - row.getBoundingClientRect().right);
+  function showPlace() {
+    document.querySelectorAll(":is(.menu, .tabs) [aria-current]").forEach((here) => {
+      const row = here.closest("ul");
+      const [one, all] = [here.getBoundingClientRect(), row.getBoundingClientRect()];
+      if (one.right + 24 > all.right) row.scrollLeft += one.right + 24 - all.right; // the next one peeps out
+      else if (one.left < all.left) row.scrollLeft -= all.left + 24 - one.left;
+    });
+  }
+  showPlace();
+  let wide = innerWidth;
+  window.addEventListener("resize", () => {
+    if (wide !== innerWidth) showPlace(); // a phone's bars come and go with the height alone
+    wide = innerWidth;
   });
+  document.fonts.ready.then(showPlace);
   announce();
   entitle();
 })();

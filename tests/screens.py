@@ -37,8 +37,7 @@ def window(chromium: Any, house: House, who: str, language: str, scheme: str) ->
     return context.new_page()
 
 
-def draw(page: Any, width: int, file: Path) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
+def draw(page: Any, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     # caret: hiding it would put a style into the page, which its policy forbids
     page.screenshot(path=file, full_page=True, caret="initial")
@@ -50,12 +49,13 @@ def everything(chromium: Any, house: House, only: str) -> Iterator[Path]:
     for language, scheme in itertools.product(LANGUAGES, SCHEMES):
         for who in sorted({place.who for place in found}):
             page = window(chromium, house, who, language, scheme)
-            for place in (place for place in found if place.who == who):
+            for width, place in itertools.product(WIDTHS, [place for place in found if place.who == who]):
+                # before it loads: a page that became narrow later is not what a narrow screen shows
+                page.set_viewport_size({"width": width, "height": 900})
                 page.goto(house.url + place.path)
-                for width in WIDTHS:
-                    file = PICTURES / f"{language}-{scheme}-{width}" / f"{_name(place, house)}.png"
-                    draw(page, width, file)
-                    yield file
+                file = PICTURES / f"{language}-{scheme}-{width}" / f"{_name(place, house)}.png"
+                draw(page, file)
+                yield file
             page.context.close()
 
 

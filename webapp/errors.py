@@ -6,6 +6,7 @@ import logging
 import secrets
 import sqlite3
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import peewee
 from flask import Flask, Response, jsonify, make_response, render_template, request, url_for
@@ -47,6 +48,8 @@ def sentence(status: int) -> Sentence:
         case 403:
             return Sentence(_("This is not allowed"), _("Ask an administrator if you need it"))
         case 404:
+            if auth.identity() is None:
+                return Sentence(_("Page not found"), _("Check the address or sign in"))
             return Sentence(_("Page not found"), _("Check the address or go back to the broadcasts"))
         case 405:
             return Sentence(_("This address does not work that way"), _("Go back and use the button on the page"))
@@ -79,7 +82,22 @@ def answer(status: int, text: Sentence, code: str | None = None) -> Response:
             response.headers["HX-Reswap"] = "innerHTML"
             return response
         return htmx.with_toast(response, f"{text.title}. {text.advice}", "error")
-    return make_response(render_template("errors/page.html", text=text, status=status), status)
+    again = status >= 500 and request.method == "GET"
+    return make_response(
+        render_template("errors/page.html", text=text, status=status, back=came_from(), again=again), status
+    )
+
+
+def came_from() -> str:
+    """The page of ours that led here; empty when there is none, or when it is this one."""
+    try:
+        parts = urlsplit(request.referrer or "")
+    except ValueError:
+        return ""
+    here = (request.path, request.query_string.decode("latin-1"))
+    if parts.netloc != request.host or (request.method == "GET" and (parts.path, parts.query) == here):
+        return ""
+    return auth.local_path(parts.path + (f"?{parts.query}" if parts.query else "")) or ""
 
 
 def on_http(error: HTTPException) -> Response:

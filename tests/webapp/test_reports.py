@@ -198,7 +198,7 @@ def waba(database: Settings) -> Broadcast:
 def test_causes_come_with_what_can_be_done(sender: Browser, viewer: Browser, waba: Broadcast) -> None:
     url = f"/broadcasts/{waba.id}/report"
     page = sender.page(url, headers=ENGLISH)
-    rows = page.split('class="causes"')[1].split("</table>")[0].split("<tr>")[2:]
+    rows = page.split('class="causes stacked"')[1].split("</table>")[0].split("<tr>")[2:]
     first, *others = rows
     assert "<b>2</b>" in first and "failed: 1" in first and "undelivered: 1" in first
     assert "causes/sms?cause=131026" in first and "causes/again" not in first and "no use in a retry" in first

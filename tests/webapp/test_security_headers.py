@@ -205,6 +205,31 @@ def test_errors_speak_the_language_of_the_browser(faulty: Flask, stranger: Brows
     assert "Server error, recorded as no." in stranger.get("/crash", headers=english).text
 
 
+@pytest.mark.parametrize(
+    ("came_from", "back"),
+    [
+        ("http://localhost/channels?page=2", 'href="/channels?page=2"'),
+        ("http://localhost/nope", ""),
+        ("http://localhost//evil.example", ""),
+        ("https://evil.example/channels", ""),
+        ("http://[", ""),
+        ("", ""),
+    ],
+)
+def test_an_error_leads_back_to_the_page_of_ours_that_led_to_it(sender: Browser, came_from: str, back: str) -> None:
+    page = sender.get("/nope", headers={"Referer": came_from}).text
+    assert back in page and ("Назад" in page) is bool(back)
+    assert "evil.example" not in page
+
+
+def test_a_fault_offers_to_try_again_and_a_stranger_to_sign_in(
+    faulty: Flask, sender: Browser, stranger: Browser
+) -> None:
+    assert 'href=""' in sender.get("/crash").text
+    lost = stranger.get("/nope").text
+    assert "Войти" in lost and "рассыл" not in lost.lower()
+
+
 def test_htmx_gets_a_toast_instead_of_a_page(faulty: Flask, stranger: Browser) -> None:
     answer = stranger.partial("/crash")
     assert answer.status_code == 500
