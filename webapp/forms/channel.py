@@ -47,14 +47,14 @@ COMMON: dict[str, dict[str, Any]] = {
     "per_second": {"inputmode": "decimal", "class": "short", "size": 8},
     "per_day": {"inputmode": "numeric", "class": "short", "size": 10},
     "price": {"inputmode": "decimal", "class": "short", "size": 8},
-    "currency": {"class": "short", "size": 5, "maxlength": 3, "placeholder": "RUB"},
+    "currency": {"class": "short", "size": 5, "maxlength": 3},
 }
 COMMON_HINTS: dict[str, LazyString | str] = {
     "name": _l("So that you can tell your channels apart"),
     "per_second": _l("One limit for all broadcasts of this channel. Empty: no limit of its own"),
     "per_day": _l("Within any 24 hours. Empty: no limit"),
     "price": _l("Per message; for SMS, per segment. Used to work out the cost"),
-    "currency": "",
+    "currency": _l("Three Latin letters, for example RUB. Empty: costs without a currency"),
 }
 
 
