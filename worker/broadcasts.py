@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 from peewee import SQL, NodeList, fn
 
-from worker import approvals, audit, canary, channels, clock, counters, db, events, rendering, sieve
+from worker import approvals, audit, canary, channels, clock, counters, db, events, files, rendering, sieve
 from worker.forecast import forecast
 from worker.models import PROBLEM, Broadcast, Channel, MessageTemplate, RecipientFile, Run
 from worker.problems import Invalid as Invalid
@@ -560,6 +560,8 @@ def count_each(found: Sequence[Broadcast]) -> dict[int, dict[str, int]]:
 def finished_at_each(found: Sequence[Broadcast]) -> dict[int, int | None]:
     """When the current run of each of these broadcasts ended."""
     ids = [broadcast.id for broadcast in found]
+    if not ids:
+        return {}
     marks = ",".join("?" * len(ids))
     ended = db.rows(
         "SELECT r.broadcast_id, r.finished_at FROM run r"  # noqa: S608
@@ -1004,6 +1006,7 @@ def start_due() -> list[int]:
     return started
 
 
+_UPLOADED = "SELECT path FROM recipient_file WHERE broadcast_id = ? AND path <> ''"
 _DELETE_MESSAGES = (
     "DELETE FROM message WHERE id IN"
     " (SELECT m.id FROM message m JOIN recipient_file f ON f.id = m.file_id WHERE f.broadcast_id = ? LIMIT ?)"
@@ -1024,6 +1027,7 @@ def delete(broadcast: Broadcast, actor: str) -> None:
             RecipientFile.broadcast == broadcast.id
         ).execute()
     sweep_removed(broadcast.id)
+    gone: list[str] = []
     for _gone in db.in_steps(_DELETE_MESSAGES, [broadcast.id], CANCEL_STEP):
         pass
     with db.write():
@@ -1041,5 +1045,8 @@ def delete(broadcast: Broadcast, actor: str) -> None:
                 "DELETE FROM rejected_row WHERE file_id IN (SELECT id FROM recipient_file WHERE broadcast_id = ?)",
                 [broadcast.id],
             )
+            gone = [path for (path,) in db.rows(_UPLOADED, [broadcast.id])]
             Broadcast.delete().where(Broadcast.id == broadcast.id).execute()
             audit.record(actor, "broadcast.delete", str(broadcast.id), name=broadcast.name)
+    for path in gone:
+        files.drop(db.folder() / "uploads" / path)

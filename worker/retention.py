@@ -200,8 +200,8 @@ def forget_removed(settings: Settings, before: int) -> None:
 
 
 class Strays:
-    """Files that no row speaks of: their draft was deleted, or a process died between the two. Told apart from
-    those whose row is about to be written by being looked at twice, an hour or so between."""
+    """Files that no row speaks of, because a process died between the two. Told apart from those whose row is about
+    to be written by being looked at twice, an hour or so between."""
 
     _OWNERS = {"uploads": "recipient_file", "media": "attachment"}
 

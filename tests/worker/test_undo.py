@@ -202,7 +202,11 @@ def test_uploads_of_removed_lists_go_after_a_minute_and_strays_at_the_second_loo
     clock.tick(minutes=2)
     retention.forget_removed(driven.settings, clock.ms - undo.KEPT)
     assert files.names(uploads) == [row.path for row in RecipientFile.select() if row.path]
-    strays = retention.Strays(driven.settings)
     broadcasts.delete(fresh(broadcast), "test")
+    assert files.names(uploads) == []
+    stray = uploads / ("0" * 32)
+    stray.write_bytes(b"phone")
+    files.keep(stray)
+    strays = retention.Strays(driven.settings)
     assert (strays.forget(), len(files.names(uploads))) == (0, 1)
     assert (strays.forget(), files.names(uploads)) == (1, [])
