@@ -15,7 +15,7 @@ from typing import Any
 
 from tests import make
 from tests.bench.common import MEGABYTE, TIMES, Result, apart, installation, memory
-from worker import db, recipients
+from worker import db, files, recipients
 from worker.models import RecipientFile
 
 INSERT = (
@@ -47,6 +47,7 @@ def product(path: Path) -> tuple[float, float, float]:
 
     with installation() as settings:
         settings.uploads.joinpath("list").symlink_to(path)
+        files.keep(settings.uploads / "list")
         size = path.stat().st_size
         file = make.file(make.broadcast(), path="list", size=size, state="checking", columns=[], run=1)
         locks: list[float] = []
