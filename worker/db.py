@@ -91,6 +91,10 @@ _write_lock = threading.RLock()
 _as_peewee: Any = peewee.__exception_wrapper__  # type: ignore[attr-defined,unused-ignore]
 
 
+# What the storage raises when it does not do what it is asked. peewee keeps the second apart from the first.
+FAILURES = (peewee.DatabaseError, peewee.InterfaceError)
+
+
 def open_database(settings: Settings) -> None:
     """Point the handle at the data folder of `settings`, creating the folder with mode 0700."""
     global _chosen, _folder

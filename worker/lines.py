@@ -12,8 +12,6 @@ import threading
 from collections.abc import Sequence
 from typing import IO, Protocol, runtime_checkable
 
-import peewee
-
 from worker import channels, clock, db, delivery, locks
 from worker.models import Channel
 from worker.providers import PROVIDERS
@@ -114,7 +112,7 @@ def _receiver(channel_id: int) -> Receive:
         try:
             with db.connection():
                 delivery.receive_all((channel_id, callback, now) for callback in callbacks)
-        except peewee.DatabaseError as error:
+        except db.FAILURES as error:
             log.error("channel %d: what came in could not be stored (%s)", channel_id, type(error).__name__)
             return False
         return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-import select
+import selectors
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -31,6 +31,7 @@ OPTIONS = (
 )
 WAITING = 32  # connections that no thread uses at the moment
 PATIENCE = 10  # seconds to connect
+Look = getattr(selectors, "PollSelector", selectors.SelectSelector)  # select() itself knows no file above 1,023
 
 # PostgreSQL has a json_each of its own that does something else.
 FUNCTIONS = r"""
@@ -123,6 +124,12 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
             if not _has_zero(params):
                 raise
         return super().execute_sql(sql, _without_zero(params))
+
+    def cursor(self, named_cursor: Any = None) -> Any:
+        """A cursor of `connection()`, by which peewee asks: it would keep one that the server has closed."""
+        if not self.is_closed():
+            self.connection()
+        return super().cursor(named_cursor)
 
     def connection(self) -> Any:
         """This thread's connection; one that the server has closed is replaced, outside of a transaction."""
@@ -327,7 +334,11 @@ def _without_zero(parameters: Any) -> list[Any]:
 
 def _has_died(connection: Any) -> bool:
     """Whether an idle connection was closed, or something arrived there unasked, which is the server's farewell."""
-    return bool(connection.closed or select.select([connection], [], [], 0)[0])
+    if connection.closed:
+        return True
+    with Look() as look:
+        look.register(connection, selectors.EVENT_READ)
+        return bool(look.select(0))
 
 
 class Held:

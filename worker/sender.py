@@ -18,8 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import peewee
-
 from worker import (
     breaker,
     broadcasts,
@@ -291,7 +289,7 @@ class Sender:
                     # Locked or full: keep the results, look again soon. A fault of our own must not end it either.
                     failures += 1
                     again = clock.monotonic() + min(0.2 * 2 ** min(failures, 10), LONGEST_PAUSE)
-                    known = isinstance(error, peewee.DatabaseError)
+                    known = isinstance(error, db.FAILURES)
                     log.error("storing failed (%s), try %d", type(error).__name__, failures, exc_info=not known)
                     if not known:
                         results = self._store_apart(results)
@@ -395,7 +393,7 @@ class Sender:
                         if tried is not None:
                             self._store([tried])
                         self._write_deltas()
-                except peewee.DatabaseError:
+                except db.FAILURES:
                     left.append(result)
                     break
                 except Exception:
@@ -404,6 +402,8 @@ class Sender:
                 if self._in_flight.pop(result.job.token, None) is not None:
                     self._take_connections([result.job], -1)
                 break
+            else:
+                left.append(result)  # not even nothing could be written, so it is the storage
         return left
 
     def _claimed_after_all(self, unsure: list[Result]) -> list[Result]:
@@ -560,7 +560,7 @@ class Sender:
             provider = self.providers.get(Channel.get_by_id(channel.id))
             self._known[channel.id] = (mark, provider)
             return provider
-        except peewee.DatabaseError:
+        except db.FAILURES:
             raise
         except Exception as error:
             log.exception("channel %d cannot be used", channel.id)

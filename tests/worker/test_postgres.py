@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import resource
+import socket
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("psycopg", reason="needs molva[scale]")
@@ -48,6 +54,23 @@ def test_an_array_may_hold_nulls_and_zero_bytes_are_found_in_it() -> None:
     assert columns.kinds == ["text[]", "bigint[]"]
     assert postgres._has_zero(columns.values)
     assert postgres._without_zero(columns.values) == [["a\ufffd", None], [1, 2]]
+
+
+def test_a_connection_that_waits_may_have_any_number() -> None:
+    """select() knows no file above 1,023, and a web process with many viewers has more."""
+    here, there = socket.socketpair()
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with here, there:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before, 2_048), most))
+        high = fcntl.fcntl(here.fileno(), fcntl.F_DUPFD, 1_500)
+        waiting = SimpleNamespace(closed=False, fileno=lambda: high)
+        try:
+            assert not postgres._has_died(waiting)
+            there.send(b"the server takes its leave")
+            assert postgres._has_died(waiting)
+        finally:
+            os.close(high)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 @pytest.mark.parametrize(

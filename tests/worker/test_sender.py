@@ -10,6 +10,7 @@ from collections.abc import Callable
 import peewee
 import pytest
 
+from tests.product import wait
 from worker import breaker, broadcasts, channels, clock, db, delivery, recipients
 from worker.models import Broadcast, Channel, Message, OptOut, RecipientFile
 from worker.providers import base
@@ -443,6 +444,33 @@ def test_a_result_that_cannot_be_stored_holds_up_nobody_else(
     monkeypatch.setattr(Sender, "_judge", broken)
     numbers = until(running(settings, sms, 5), finished)
     assert (numbers["sent"], numbers["uncertain"]) == (4, 1)
+    assert not sending._in_flight and not sending._busy.total()
+
+
+@pytest.mark.parametrize("fault", [peewee.InterfaceError("closed"), ValueError("of our own")])
+def test_no_result_is_dropped_while_nothing_can_be_written(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    write, pause, answers, broken = db.write, Sender._pause, threading.Event(), threading.Event()
+    wire.answer = lambda out: answers.wait(10) and base.Accepted(f"id-{out.token}")  # type: ignore[return-value]
+    broadcast = running(settings, sms, 5)
+    wait(lambda: len(wire.taken) == 5, 15)
+
+    def failing() -> object:
+        if broken.is_set() and threading.current_thread().name == "sender":
+            raise fault
+        return write()
+
+    def mending(self: Sender, results: object, again: float) -> float:
+        if again > clock.monotonic():
+            broken.clear()  # what could not be written has been tried in every way
+        return pause(self, results, again)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(db, "write", failing)
+    monkeypatch.setattr(Sender, "_pause", mending)
+    broken.set()
+    answers.set()
+    assert until(broadcast, finished)["sent"] == 5 and not broken.is_set()
     assert not sending._in_flight and not sending._busy.total()
 
 
