@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,25 @@ from worker import clock, db, migrations
 from worker.models import User
 from worker.settings import Settings
 
+SHOWN = 8_000  # characters of a log
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="play the faults of this seed again; a failed test shows its own")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what the real commands said: their folders are gone when somebody reads of it."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and report.when == "call" and folder is not None:
+        for path in sorted(folder.rglob("serve.log")):
+            said = path.read_text(encoding="utf-8", errors="replace")
+            report.sections.append((str(path.relative_to(folder)), said[-SHOWN:]))
+        if (hosts := item.funcargs.get("hosts")) is not None:
+            report.sections.append(("in flight", hosts.in_flight()))
+    return report
 
 
 class Clock:

@@ -42,6 +42,7 @@ RECOVER_EVERY = 30.0
 BEAT_EVERY = 3.0  # from a thread of its own: no import or copy may make a living worker look dead
 DRAIN_PAUSE = 0.2
 ASK_AGAIN = 600.0
+SAY_AGAIN = 60.0  # seconds until the log hears once more of a storage that still fails
 CHECK_EVERY = 3_600.0
 CLOCK_MAX = 2 * clock.SECOND  # leases and the rate of several machines need one time
 CLOCK = "This machine's clock is %+.1f s off that of the database's machine: let both follow one time server"
@@ -113,7 +114,9 @@ class WorkerProcess:
         locks.worker_file(self.settings, self.owner).unlink(missing_ok=True)
 
     def _loop(self, name: str, step: Callable[[], None], pause: float) -> None:
+        told, quiet_until = None, 0.0
         while not self.stopping.is_set():
+            found = None
             try:
                 with db.connection():
                     step()
@@ -121,8 +124,10 @@ class WorkerProcess:
                 found = db.trouble(error)
                 if found is None:
                     log.exception("%s failed", name)
-                else:
+                elif found is not told or clock.monotonic() > quiet_until:
                     log.error("%s failed: the storage is %s", name, found.value)
+                    quiet_until = clock.monotonic() + SAY_AGAIN
+            told = found
             self.stopping.wait(pause)
 
     def _beat(self) -> None:

@@ -103,6 +103,7 @@ class World:
             MOLVA_ALLOWED_PRIVATE_HOSTS=address,
             **environment,
         )
+        self.products = [self.product]  # with those of other hosts, whose logs are judged as well
         self.stub_port = 0
         self.stub: subprocess.Popen[str] | None = None
         self._channels: dict[str, int] = {}  # phone number id → channel
@@ -337,8 +338,9 @@ class World:
             numbers.update(counted)
         assert set(found) <= {person for broadcast in judged for person in self._uploaded[broadcast.id]}
         assert db.is_shared() or db.value("PRAGMA integrity_check") == "ok"
-        said = self.product.log.read_text(encoding="utf-8", errors="replace")
-        assert not re.search(r"(?<!\d)790\d{8}(?!\d)", said) and "Traceback" not in said, said[-2000:]
+        for product in self.products:
+            said = product.log.read_text(encoding="utf-8", errors="replace")
+            assert not re.search(r"(?<!\d)790\d{8}(?!\d)", said) and "Traceback" not in said, said[-2000:]
         return defaultdict(int, numbers)
 
     @staticmethod

@@ -61,6 +61,26 @@ class Hosts:
     def all(self) -> tuple[Product, Product]:
         return self.world.product, self.second
 
+    def in_flight(self) -> str:
+        """Which messages hang where, for whoever reads of a failed test."""
+        try:
+            now = db.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+            return "\n".join(
+                f"{n} {status}: worker {owner}, lease of {lease} ms, seen {seen} ms ago"
+                for status, owner, n, lease, seen in db.rows(
+                    "SELECT m.status, m.owner, COUNT(*), MAX(m.lease_until) - ?, ? - MAX(w.heartbeat_at) FROM message m"
+                    " LEFT JOIN worker w ON w.id = m.owner GROUP BY m.status, m.owner ORDER BY m.status",
+                    [now, now],
+                )
+            )
+        except Exception as error:
+            return f"the database does not tell: {error}"
+
+    def pids_of_workers(self) -> set[int]:
+        """The sending processes that have shown themselves in the last ten seconds."""
+        now = db.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+        return {pid for (pid,) in db.rows("SELECT pid FROM worker WHERE heartbeat_at > ?", [now - 10_000])}
+
     def worker_of(self, product: Product) -> int:
         """The process that sends on a host."""
         place = (product.settings.data / "place").read_text(encoding="ascii")
@@ -88,6 +108,7 @@ def making(tmp_path: Path, postgres: servers.Postgres, redis: servers.Redis, see
             if cables is not None:
                 host.inside = cables.inside(n)
                 host.environment = host.environment | {"MOLVA_HOST": cables.address_of(n)}
+        world.products.append(second)
         hosts = Hosts(world, second)
         made.append(hosts)
         world.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 import requests
@@ -92,6 +93,44 @@ def test_f41_redis_flushed_and_restarted(hosts: Hosts, redis: servers.Redis) -> 
     for one in (broadcast, later):
         world.state(one, "finished")
     assert world.judge(broadcast, later)["uncertain"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("victim", ["worker", "web", "redis"])
+def test_any_one_process_may_be_lost(hosts: Hosts, redis: servers.Redis, victim: str, how: str) -> None:
+    """Nothing changes but the speed, and not even that where the other host can do it alone."""
+    world = hosts.world
+    world.callbacks(statuses=["delivered"], delay=[0.05, 0.5])
+    broadcast, later = world.broadcast(1_000, SECOND * 60), world.draft(60, SECOND * 60, first=2_000)
+    world.left(broadcast, 940)
+    assert redis.process is not None and hosts.second.process is not None
+    pid = {"worker": hosts.worker_of(hosts.second), "web": hosts.second.process.pid, "redis": redis.process.pid}[victim]
+    os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+    sleep(2)
+    before = len(world.accepted())
+    began = time.monotonic()
+    assert world.ask("POST", f"/broadcasts/{later.id}/start").status_code == 200  # by the web process that is left
+    assert time.monotonic() - began < 10
+    sleep(10)
+    assert len(world.accepted()) - before >= 0.8 * 10 * SECOND
+    if how == "frozen":
+        os.kill(pid, signal.SIGCONT)
+    elif victim == "web":
+        hosts.second.kill()
+        hosts.second.start()
+    elif victim == "redis":
+        redis.stop()
+        redis.start()
+    for one in (broadcast, later):
+        world.state(one, "finished", 120)
+    world.in_flight_stored(broadcast, later, seconds=90)
+    world.settled(broadcast)
+    world.settled(later)
+    numbers = world.judge(broadcast, later)
+    assert numbers["uncertain"] <= (world.concurrency if victim == "worker" else 0)
+    assert world.most_in(60) <= 2 * SECOND * 60
+    assert len(hosts.pids_of_workers()) == 2
 
 
 @pytest.mark.long
