@@ -15,6 +15,7 @@ from typing import IO
 
 from worker import db
 
+SLICE = 1024 * 1024  # bytes that come out of a database at once
 FOLDERS = ("uploads", "media")  # of the data folder, in which they lie
 
 
@@ -43,8 +44,15 @@ def find(path: Path) -> Path | io.BytesIO | None:
     """The file, to be read once; None when it is not there."""
     if not db.is_shared():
         return path if path.is_file() else None
-    body = db.value("SELECT body FROM stored_file WHERE name = ?", [_name(path)])
-    return None if body is None else io.BytesIO(body)
+    # In slices: a value comes as twice its size of text, which would be there at once with what is made of it.
+    found = io.BytesIO()
+    sql = "SELECT substr(body, ?, ?) FROM stored_file WHERE name = ?"
+    while (part := db.value(sql, [found.tell() + 1, SLICE, _name(path)])) is not None:
+        found.write(part)
+        if len(part) < SLICE:
+            found.seek(0)
+            return found
+    return None
 
 
 def read(path: Path) -> bytes:

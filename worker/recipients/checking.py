@@ -24,6 +24,7 @@ from worker.phone import Parser
 from worker.recipients.decoding import MAX_ROWS, FileRefused
 from worker.recipients.facts import Facts
 from worker.recipients.rows import Head, Table, read_head, table
+from worker.recipients.seen import Seen
 from worker.rendering import Content, MissingColumns, Rendered, Renderer, RowError
 
 log = logging.getLogger("molva.recipients")
@@ -139,9 +140,7 @@ class _Check:
         self.path = uploads / file.path
         self.parser = Parser(self.broadcast.region, mobile_only)
         self.unique: bool = self.broadcast.ignore_duplicates
-        # number → its line here, or minus its place in `elsewhere`: 800,000 of them must fit in memory
-        self.seen: dict[int, int] = {}
-        self.elsewhere: list[tuple[int, int]] = [(0, 0)]
+        self.seen = Seen()
         self.names: dict[int, str] = {}
         self.rows = self.accepted = 0
         self.rejected: Tally[str] = Tally()
@@ -179,6 +178,7 @@ class _Check:
             raise
         self._note(**seen, columns=head.columns, unused=head.unused, phone_column=head.columns[head.phone])
         self._load_seen()
+        self.seen.begin(None)
         # Excel counts the header as row 1; without a header the first person stands in row 1.
         for number, row in enumerate(chain(sample, found.rows), 1):
             if number <= head.first:
@@ -224,13 +224,11 @@ class _Check:
         )
         self.names = {f.id: f.name for f in others}
         for other in self.names:
-            for phone, line in db.execute(
+            found = db.execute(
                 "SELECT phone, line FROM message WHERE file_id = ? AND run IN (?, ?) AND status <> 'cancelled'",
                 [other, self.file.run, self.broadcast.run],
-            ):
-                if int(phone[1:]) not in self.seen:
-                    self.seen[int(phone[1:])] = -len(self.elsewhere)
-                    self.elsewhere.append((other, line))
+            )
+            self.seen.extend(other, ((int(phone[1:]), line) for phone, line in found))
 
     def _row(self, number: int, row: list[str], head: Head, renderer: Renderer | None) -> None:
         self.rows += 1
@@ -249,9 +247,9 @@ class _Check:
             self._reject(number, row, phone.reason or "phone_invalid", head.columns[head.phone], raw)
             return
         digits = int(phone.e164[1:])
-        first = self.seen.get(digits) if self.unique else None
-        if first is not None:
-            self._reject(number, row, "duplicate", head.columns[head.phone], raw, self._first_place(first))
+        # Whoever's message cannot be written has no place here: the number may come again with a better row.
+        if self.unique and (digits in self.seen if renderer is not None else not self.seen.add(digits, number)):
+            self._reject(number, row, "duplicate", head.columns[head.phone], raw, self._first_place(digits))
             return
         if renderer is not None:
             try:
@@ -261,16 +259,14 @@ class _Check:
                 return
         if phone.repaired:
             self._repair(raw, phone.e164)
-        if self.unique:
-            self.seen[digits] = number
+        if self.unique and renderer is not None:
+            self.seen.add(digits, number)
         self.good.append((number, phone.e164, row if len(head.columns) > 1 else None))
 
-    def _first_place(self, seen: int) -> dict[str, Any]:
+    def _first_place(self, digits: int) -> dict[str, Any]:
         """Where a repeated number stands first: the line, and the file when it is another one."""
-        if seen > 0:
-            return {"line": seen}
-        file, line = self.elsewhere[-seen]
-        return {"line": line, "file": self.names.get(file, "")}
+        file, line = self.seen.first(digits)
+        return {"line": line} if file is None else {"line": line, "file": self.names.get(file, "")}
 
     def _reject(
         self, number: int, row: list[str], code: str, column: str | None, value: str, other: Any = None
