@@ -64,6 +64,9 @@ class _Database(peewee.SqliteDatabase):  # type: ignore[misc,unused-ignore]
     def spelt(self, sql: str) -> str:
         return sql
 
+    def among(self, column: str, numbers: Sequence[int]) -> tuple[str, list[Any]]:
+        return f"{column} IN ({','.join('?' * len(numbers))})", list(numbers)
+
     def holding(self, column: str, text: str) -> tuple[str, str]:
         # LIKE folds Latin letters only, and a function of our own would be called for every row.
         return f"{column} GLOB ?", "*" + "".join(_any_case(c) for c in text) + "*"
@@ -206,6 +209,8 @@ def value(sql: str, parameters: Sequence[Any] = ()) -> Any:
 
 def many(sql: str, parameters: Sequence[Sequence[Any]]) -> int:
     """Run one statement for every row of `parameters`; the number of rows changed."""
+    if not parameters:
+        return 0
     with _as_peewee:
         return int(_chosen.run_many(sql, parameters))
 
@@ -223,6 +228,12 @@ def in_steps(sql: str, parameters: Sequence[Any], step: int) -> Iterator[int]:
 def spelt(sql: str) -> str:
     """A statement of ours for peewee's own `raw`, which does not translate."""
     return str(_chosen.spelt(sql))
+
+
+def among(column: str, numbers: Sequence[int]) -> tuple[str, list[Any]]:
+    """The condition that a column is one of at most some hundred whole numbers, and its parameters."""
+    found: tuple[str, list[Any]] = _chosen.among(column, numbers)
+    return found
 
 
 def holding(column: str, text: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import queue
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -846,11 +846,10 @@ class Sender:
         known: dict[int, tuple[str, str, int | None]] = {}
         ids = [result.job.id for result in results]
         for at in range(0, len(ids), 500):
-            part = ids[at : at + 500]
-            marks = ",".join("?" * len(part))
+            these, values = db.among("id", ids[at : at + 500])
             for id_, status, token, postponed in db.rows(
-                f"SELECT id, status, token, postponed_at FROM message WHERE id IN ({marks})",  # noqa: S608
-                part,
+                f"SELECT id, status, token, postponed_at FROM message WHERE {these}",  # noqa: S608
+                values,
             ):
                 known[id_] = (status, token, postponed)
         writer = _Writer(clock.now(), self._count)
@@ -861,8 +860,7 @@ class Sender:
         writer.flush()
         self._give_back(results)
         self._feel(results, writer.now)
-        for broadcast_id, sent in writer.sent.items():
-            self._departed(broadcast_id, sent, writer.now)
+        self._departed(writer.sent, writer.now)
 
     def _give_back(self, results: Sequence[Result]) -> None:
         """What was surely not sent counts neither for the channel's day nor, if nothing left at all, for the rate."""
@@ -977,22 +975,24 @@ class Sender:
         channels.stop(lane.channel_id, error.cause, error.detail)
         broadcasts.stop_all(lane.channel_id, error.cause, error.detail)
 
-    def _departed(self, broadcast_id: int, sent: int, now: int) -> None:
+    def _departed(self, sent: Mapping[int, int], now: int) -> None:
         """Keep the time of the last message and the number that left in the last minute."""
-        lane = self._lanes.get(broadcast_id)
-        if lane is None:
-            speed = sent
-        else:
+        notes = []
+        for broadcast_id, n in sent.items():
+            lane = self._lanes.get(broadcast_id)
+            if lane is None:
+                notes.append((now, n, broadcast_id))
+                continue
             at = clock.monotonic()
-            lane.departures.extend([at] * sent)
+            lane.departures.extend([at] * n)
             while lane.departures and lane.departures[0] < at - 60:
                 lane.departures.popleft()
-            span = max(at - lane.departures[0], 1.0) if len(lane.departures) > 1 else 60.0
-            speed = round(len(lane.departures) * 60 / span)
             if at - lane.noted < NOTE_EVERY and lane.in_flight:
-                return
+                continue
             lane.noted = at
-        db.execute("UPDATE broadcast SET last_sent_at = ?, speed = ? WHERE id = ?", [now, speed, broadcast_id])
+            span = max(at - lane.departures[0], 1.0) if len(lane.departures) > 1 else 60.0
+            notes.append((now, round(len(lane.departures) * 60 / span), broadcast_id))
+        db.many("UPDATE broadcast SET last_sent_at = ?, speed = ? WHERE id = ?", notes)
 
     # --- sender threads -------------------------------------------------------------------------
 

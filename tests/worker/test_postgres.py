@@ -32,7 +32,7 @@ def test_a_statement_is_spelt(sql: str, spelt: str) -> None:
 
 def test_many_rows_are_changed_by_one_statement() -> None:
     columns = postgres.Columns([("sent", 5, 1, "a"), ("sent", 5, 2, "b"), ("sent", 5, 3, "c")])
-    assert columns.values == ["sent", 5, [1, 2, 3], ["a", "b", "c"]] and columns.fit(SENT)
+    assert columns.values == ["sent", 5, "{1,2,3}", '{"a","b","c"}'] and columns.fit(SENT)
     assert postgres.at_once(SENT, columns.kinds) == (
         "UPDATE message SET status = given.c0, sent_at = COALESCE(sent_at, given.c1), owner = NULL FROM (SELECT"
         " %s::text AS c0, %s::bigint AS c1, unnest(%s::bigint[]) AS c2, unnest(%s::text[]) AS c3) AS given"
@@ -53,7 +53,31 @@ def test_an_array_may_hold_nulls_and_zero_bytes_are_found_in_it() -> None:
     columns = postgres.Columns([("a\0", 1), (None, 2)])
     assert columns.kinds == ["text[]", "bigint[]"]
     assert postgres._has_zero(columns.values)
-    assert postgres._without_zero(columns.values) == [["a\ufffd", None], [1, 2]]
+    assert postgres._without_zero(columns.values) == [["a\ufffd", None], "{1,2}"]
+
+
+def test_rows_that_may_be_there_already_are_added_together() -> None:
+    sql = (
+        "INSERT INTO counter (file_id, status, n) VALUES (?, ?, ?) ON CONFLICT (file_id, status)"
+        " DO UPDATE SET n = counter.n + excluded.n"
+    )
+    columns = postgres.Columns([(1, "sent", 4), (1, "failed", 5)])
+    assert columns.fit(sql)
+    assert postgres.at_once(sql, columns.kinds) == (
+        "INSERT INTO counter (file_id, status, n) SELECT given.c0, given.c1, given.c2 FROM (SELECT %s::bigint AS c0,"
+        " unnest(%s::text[]) AS c1, unnest(%s::bigint[]) AS c2) AS given ON CONFLICT (file_id, status)"
+        " DO UPDATE SET n = counter.n + excluded.n"
+    )
+    assert not postgres.Columns([(1, "sent", 4), (1, "sent", 5)]).fit(sql)  # one would have to see the other
+
+
+@pytest.mark.parametrize("word", ["", "NULL", "a,b", "{}", "it's", 'a "word"', "back\\slash", " x ", "я"])
+def test_any_text_may_stand_in_an_array(word: str) -> None:
+    found = postgres._literal("text", [word, "x"])
+    if '"' in word or "\\" in word:
+        assert found == [word, "x"]  # the driver knows how to say it
+    else:
+        assert found == f'{{"{word}","x"}}'
 
 
 def test_a_connection_that_waits_may_have_any_number() -> None:
@@ -79,7 +103,8 @@ def test_a_connection_that_waits_may_have_any_number() -> None:
         ("UPDATE m SET a = ? WHERE id = ?", [(1, 5)]),  # one row needs nothing
         ("UPDATE m SET a = ? WHERE id = ?", [(1, 5), (2, 5)]),  # the later change must win
         ("UPDATE m SET a = ? WHERE id = ?", [(1, 5), ("x", 6)]),  # of no one kind
-        ("INSERT INTO m (a) VALUES (?) ON CONFLICT (a) DO NOTHING", [(1,), (2,)]),  # may meet itself
+        ("INSERT INTO m (a) VALUES (?) ON CONFLICT (a) DO UPDATE SET b = 1", [(1, 2), (1, 3)]),  # meets itself
+        ("INSERT INTO m (a) VALUES (?) ON CONFLICT (a) DO UPDATE SET b = ?", [(1, 2), (2, 3)]),
         ("DELETE FROM m WHERE id = ?", [(1,), (2,)]),
     ],
 )
