@@ -60,7 +60,7 @@ def free_port() -> int:
 class Postgres:
     """A running server: `url(name)` for one of its databases, `sql` as its owner."""
 
-    def __init__(self, durable: bool = False, address: str = HERE) -> None:
+    def __init__(self, durable: bool = False, address: str = HERE, standby_of: Postgres | None = None) -> None:
         self.address = address
         self.bin = postgres_folder()
         assert self.bin is not None, "apt-get install postgresql"
@@ -70,6 +70,16 @@ class Postgres:
         self._as = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups"] if os.getuid() == 0 else []
         if self._as:
             shutil.chown(self.folder, ACCOUNT, ACCOUNT)
+        if standby_of is None:
+            self._make()
+        else:
+            # -R writes what makes it follow.
+            of = ["-h", standby_of.address, "-p", str(standby_of.port), "-U", "molva"]
+            self._run("pg_basebackup", "-D", str(self.folder / "data"), *of, "-R", "-X", "stream", "-c", "fast")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def _make(self) -> None:
         self._run(
             "initdb",
             "-D",
@@ -83,11 +93,9 @@ class Postgres:
             "--locale=C.UTF-8",
             "-N",
         )
-        if address != HERE:
+        if self.address != HERE:
             with (self.folder / "data" / "pg_hba.conf").open("a", encoding="ascii") as trusted:
                 trusted.write("host all all samenet trust\n")
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
         assert self.bin is not None
@@ -123,6 +131,15 @@ class Postgres:
     def close(self) -> None:
         self.stop(3)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def wait_for_standby(self) -> None:
+        """From here on a commit is one when the server that follows has it as well."""
+        self.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.sql("postgres", "SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """Make the one that followed the one that is written to. It follows nobody and waits for nobody."""
+        self.sql("postgres", "SELECT pg_promote()")
 
     def url(self, name: str) -> str:
         return f"postgresql://molva@{self.address}:{self.port}/{name}"

@@ -91,12 +91,21 @@ Make = Callable[..., Hosts]
 
 
 @contextlib.contextmanager
-def making(tmp_path: Path, postgres: servers.Postgres, redis: servers.Redis, seed: int | None) -> Iterator[Make]:
+def making(
+    tmp_path: Path,
+    postgres: servers.Postgres,
+    redis: servers.Redis,
+    seed: int | None,
+    standby: servers.Postgres | None = None,
+) -> Iterator[Make]:
     """make(…) starts two hosts that share these servers; all of them end with the block."""
     made: list[Hosts] = []
     name = f"hosts_{tmp_path.name}".replace("-", "_").lower()[:60]
     postgres.drop(name)
     url = postgres.database(name)
+    if standby is not None:
+        both = f"{postgres.address}:{postgres.port},{standby.address}:{standby.port}"
+        url = f"postgresql://molva@{both}/{name}?target_session_attrs=read-write"
 
     def make(cables: Network | None = None, **options: Any) -> Hosts:
         shared = {"MOLVA_DATABASE_URL": url, "MOLVA_QUEUE_URL": redis.url, "MOLVA_SECRET_KEY": KEY}
@@ -122,7 +131,8 @@ def making(tmp_path: Path, postgres: servers.Postgres, redis: servers.Redis, see
         if hosts.second.process is not None:
             hosts.second.stop()
         hosts.world.close()
-    postgres.drop(name)
+    if postgres.process is not None:
+        postgres.drop(name)
 
 
 @pytest.fixture
