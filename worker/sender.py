@@ -536,6 +536,8 @@ class Sender:
                 continue
             taken = self._claim_rows(plan, lane, provider, bool(channel_step), n, now_ms)
             if taken:
+                if plan.waiting is not None and not gate.probe:
+                    self._say(plan, None)  # one message to see whether they may leave is no end of waiting
                 following = slot + self._pace.interval(plan.rate) * len(taken)
                 reserved.append((following, plan.id))
                 self._look_at(following, now_us)
@@ -735,8 +737,6 @@ class Sender:
                     break
         if not jobs:
             self._nothing(plan, lane, now)
-        elif plan.waiting is not None:
-            self._say(plan, None)
         return jobs
 
     def _take(

@@ -343,6 +343,28 @@ def test_a_good_probe_lets_the_rest_go(
     assert numbers["sent"] + numbers["uncertain"] == 100 and len(wire.taken) == 100
 
 
+def test_the_reason_stands_while_a_probe_is_on_its_way(
+    settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PROBE_LINE", 100)
+    wire.answer = fail(base.LATER, "connect_failed")
+    broadcast = running(settings, sms, 100)
+    until(broadcast, waits_for("breaker"))
+    said: list[str | None] = []
+
+    def ping() -> None:
+        with db.connection():
+            said.append(db.value("SELECT waiting FROM broadcast WHERE id = ?", [broadcast.id]))
+        raise base.SendError(base.LATER, "connect_failed", breaker=True)
+
+    wire.ping = ping
+    wait(lambda: len(said) > 3, 15)
+    assert all(one and '"code":"breaker"' in one for one in said)
+    wire.ping, wire.answer = lambda: None, lambda out: base.Accepted(f"id-{out.token}")
+    assert until(broadcast, finished)["sent"] == 100
+    assert Broadcast.get_by_id(broadcast.id).waiting is None
+
+
 def test_a_line_that_is_down_leaves_nothing_uncertain(
     settings: Settings, sms: Channel, wire: Wire, sending: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
