@@ -7,6 +7,7 @@ import threading
 from html import unescape
 
 import pytest
+import segno
 from flask import Flask
 
 from tests import make
@@ -252,6 +253,17 @@ def secret(sender: Browser, users: dict[str, User], database: Settings, clock: C
     assert len(re.findall(r"<code>[2-9a-z]{4}-[2-9a-z]{4}-[2-9a-z]{4}</code>", answer.text)) == 10
     clock.tick(seconds=30)
     return secret[1]
+
+
+def test_the_code_to_scan_is_the_link_beside_it(sender: Browser) -> None:
+    page = sender.page("/settings/second-step")
+    link = re.search(r'href="(otpauth://[^"]+)"', page)
+    drawn = re.search(r'viewBox="-4 -4 (\d+) \1" role="img"[^>]*><path d="([^"]+)"', page)
+    assert link and drawn
+    dark = {(int(x), int(y)) for x, y in re.findall(r"M(\d+) (\d+)h1v1h-1z", drawn[2])}
+    expected = segno.make(unescape(link[1]), error="m", micro=False)
+    assert int(drawn[1]) == expected.symbol_size(border=4)[0]
+    assert dark == {(x, y) for y, row in enumerate(expected.matrix) for x, module in enumerate(row) if module}
 
 
 def now_code(secret: str, clock: Clock) -> str:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, abort, current_app, make_response, render_template, request, url_for
 from flask_babel import gettext as _
 
-from webapp import auth, htmx, lookup, prefs
+from webapp import auth, htmx, lookup, prefs, qr
 from webapp.auth import public, role, step_up
 from webapp.forms.auth import PASSWORD_PROBLEMS, LanguageForm, PasswordForm, SecondStepForm, ShortcutsForm, ThemeForm
 from webapp.pages.setup import hashing
@@ -143,8 +143,8 @@ def _offer(form: SecondStepForm, status: int = 200) -> Response:
     user = auth.my_user()
     secret, form.sealed.data = second_step.offer(lookup.settings(), user)
     link = totp.address(secret, user.email)
-    page = render_template("settings/second_step.html", form=form, secret=second_step.grouped(secret), link=link)
-    return make_response(page, status)
+    facts = {"secret": second_step.grouped(secret), "link": link, "qr": qr.code(link)}
+    return make_response(render_template("settings/second_step.html", form=form, **facts), status)
 
 
 @settings.post("/settings/second-step")
