@@ -33,13 +33,13 @@ class Report(NamedTuple):
 class _Message:
     """What a report may change of one message, as the batch goes over it."""
 
-    __slots__ = ("at", "identity", "key", "known_as", "moved", "sending_at", "status", "token")
+    __slots__ = ("at", "identity", "key", "known_as", "moved", "named", "sending_at", "status", "token")
 
     def __init__(self, row: Sequence[Any]) -> None:
         self.identity, *key, self.status, self.token, self.known_as, self.sending_at = row[:8]
         self.key: tuple[int, int, int] = (key[0], key[1], key[2])
         self.at: list[int | None] = list(row[8:11])  # sent, delivered, read
-        self.moved = False
+        self.moved = self.named = False
 
     def take(self, update: StatusUpdate) -> str:
         """Move by one report; the effect it had."""
@@ -48,7 +48,8 @@ class _Message:
             at = max(self.sending_at or 0, update.at) if n == 0 else update.at
             known = self.at[n]
             self.at[n] = at if known is None else min(known, at)
-        self.known_as = self.known_as or update.provider_id
+        if not self.known_as and update.provider_id:
+            self.known_as, self.named = update.provider_id, True
         target = move(ACTIONS[update.status], self.status)
         if target is None:
             return "kept"
@@ -177,20 +178,20 @@ def _seen(channel_id: int, keys: list[str]) -> set[str]:
 
 
 def _write(lines: list[tuple[Any, ...]], messages: list[_Message], deltas: counters.Deltas) -> None:
-    if lines:
-        db.many(
-            "INSERT INTO delivery_report (channel_id, message_id, provider_id, token, status, at, received_at, code,"
-            " detail, dedupe, effect) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            lines,
-        )
-    moved = [(m.known_as, *m.at, m.status, m.identity) for m in messages if m.moved]
-    if moved:
-        db.many(
-            "UPDATE message SET provider_id = ?, sent_at = ?, delivered_at = ?, read_at = ?, status = ?,"
-            " owner = NULL, lease_until = NULL, cause = NULL, cause_text = NULL WHERE id = ?",
-            moved,
-        )
-    kept = [(m.known_as, *m.at, m.identity) for m in messages if not m.moved]
-    if kept:
-        db.many("UPDATE message SET provider_id = ?, sent_at = ?, delivered_at = ?, read_at = ? WHERE id = ?", kept)
+    db.many(
+        "INSERT INTO delivery_report (channel_id, message_id, provider_id, token, status, at, received_at, code,"
+        " detail, dedupe, effect) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        lines,
+    )
+    named = [(m.known_as, m.identity) for m in messages if m.named]
+    # By itself: SQLite writes the index of every column that a statement names, also where nothing changes.
+    db.many("UPDATE message SET provider_id = ? WHERE id = ?", named)
+    moved = [(*m.at, m.status, m.identity) for m in messages if m.moved]
+    db.many(
+        "UPDATE message SET sent_at = ?, delivered_at = ?, read_at = ?, status = ?, owner = NULL, lease_until = NULL,"
+        " cause = NULL, cause_text = NULL WHERE id = ?",
+        moved,
+    )
+    kept = [(*m.at, m.identity) for m in messages if not m.moved]
+    db.many("UPDATE message SET sent_at = ?, delivered_at = ?, read_at = ? WHERE id = ?", kept)
     counters.add(deltas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ Value = Mapping[str, Any]
 
 def notices(body: bytes, waba_id: str = "", phone_number_id: str = "") -> Iterator[Notice]:
     """The notices in a body, in order; those of other accounts and of other numbers are passed over."""
-    if not any(field in body for field in _FIELDS_IN_BODY):  # nearly every body; spares the parsing
+    if not _FIELD_IN_BODY.search(body):  # nearly every body; spares the parsing
         return
     for account, field, value in changes(body):
         if waba_id and account and account != waba_id:
@@ -102,4 +103,4 @@ FIELDS: dict[str, Callable[[Value], Iterator[Notice]]] = {
     "phone_number_quality_update": _number,
     "user_preferences": _preferences,
 }
-_FIELDS_IN_BODY = tuple(f'"{field}"'.encode() for field in FIELDS)
+_FIELD_IN_BODY = re.compile(f'"(?:{"|".join(FIELDS)})"'.encode())

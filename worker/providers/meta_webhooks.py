@@ -74,11 +74,12 @@ def parse(body: bytes, phone_number_id: str = "") -> Iterator[StatusUpdate | Inb
     for _account, field, value in changes(body):
         if field != "messages" or elsewhere(value, phone_number_id):
             continue
-        people = _people(value)
-        fault = _code(value)  # of the whole change; it concerns the messages in it
-        for item in dicts(value.get("messages")):
-            if (message := _inbound(item, people, fault)) is not None:
-                yield message
+        if messages := value.get("messages"):
+            people = _people(value)
+            fault = _code(value)  # of the whole change; it concerns the messages in it
+            for item in dicts(messages):
+                if (message := _inbound(item, people, fault)) is not None:
+                    yield message
         for item in dicts(value.get("statuses")):
             if (status := _status(item)) is not None:
                 yield status
@@ -243,6 +244,8 @@ def text_of(value: Any, longest: int) -> str:
     """Text that any database takes: without NUL and half characters, and not endless."""
     if not isinstance(value, str):
         return ""
+    if value.isascii() and "\x00" not in value:
+        return value[:longest]
     return value[:longest].replace("\x00", "").encode("utf-8", "replace").decode()
 
 
