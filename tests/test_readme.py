@@ -13,7 +13,7 @@ import pytest
 
 from tests.readme import ROOT
 from webapp.__main__ import main
-from webapp.sandbox import MAGIC
+from webapp.sandbox_numbers import MAGIC
 from worker import settings, states
 from worker.providers import PROVIDERS
 from worker.settings import Settings, SettingsError

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import segno
-
 QUIET = 4  # modules of nothing around the code, without which readers do not find it
 
 
@@ -18,6 +16,8 @@ class Code(NamedTuple):
 
 def code(text: str) -> Code:
     """The QR code of a text, with 15 % of it to spare for a dirty screen (level M)."""
+    import segno  # one page of one person needs it: no reason to hold it in memory from the start
+
     modules = segno.make(text, error="m", micro=False).matrix
     side = len(modules) + 2 * QUIET
     path = "".join(f"M{x} {y}h1v1h-1z" for y, row in enumerate(modules) for x, dark in enumerate(row) if dark)

@@ -17,7 +17,7 @@ from typing import Any
 from waitress.server import create_server
 
 from webapp import create_app, loop
-from worker import channels, db, installation, locks, migrations, people, vault
+from worker import channels, db, installation, locks, memory, migrations, people, vault
 from worker.providers import sandbox_address
 from worker.settings import Settings
 
@@ -199,6 +199,7 @@ def addresses(settings: Settings, server: Any) -> tuple[str, str]:
 
 def serve(settings: Settings, with_children: bool = True) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises ServeError."""
+    memory.be_modest()
     with only_one(settings) if with_children else contextlib.nullcontext(), in_use(settings):
         prepare(settings, upgrade=with_children)
         server = listen(settings)

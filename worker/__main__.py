@@ -22,6 +22,7 @@ from worker import (
     installation,
     locks,
     logs,
+    memory,
     migrations,
     recipients,
     repeats,
@@ -288,6 +289,7 @@ def _wait_for_parent(stopping: threading.Event) -> None:
 def main() -> int:
     options = settings.from_env(os.environ)
     logs.configure(options)
+    memory.be_modest()
     return run(options, "--watch-stdin" in sys.argv[1:])
 
 

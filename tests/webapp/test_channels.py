@@ -12,7 +12,7 @@ from tests import make
 from tests.fictional import Fictional, given, typed
 from tests.people import Browser, signed_in
 from webapp import words
-from webapp.sandbox import MAGIC
+from webapp.sandbox_numbers import MAGIC
 from worker import channels, clock
 from worker.models import Broadcast, Channel, MessageTemplate, User
 from worker.providers import PROVIDERS

@@ -13,7 +13,7 @@ from webapp import glance as glances
 from webapp.auth import me, my_user, require_confirmed, role
 from webapp.forms.broadcast import BroadcastForm
 from webapp.limits import limited
-from webapp.sandbox import MAGIC
+from webapp.sandbox_numbers import MAGIC
 from worker import approvals, canary, channels, clock, direct, recipients, reports, segments, tasks, undo
 from worker import broadcasts as use
 from worker import preflight as preflights

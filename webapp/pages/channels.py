@@ -17,7 +17,7 @@ from webapp import htmx, lookup, sentences, words
 from webapp.auth import Refused, local_path, me, role, step_up
 from webapp.forms import channel as forms
 from webapp.forms.channel import ChannelForm
-from webapp.sandbox import MAGIC
+from webapp.sandbox_numbers import MAGIC
 from worker import channel_health, media, rendering, vault
 from worker import channels as use
 from worker.models import Broadcast, Channel, MessageTemplate
