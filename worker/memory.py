@@ -15,7 +15,7 @@ _M_ARENA_MAX = -8  # malloc.h of glibc
 
 def be_modest() -> None:
     """Hold less of the machine's memory in this process, where the C library is glibc; nothing changes elsewhere."""
-    with contextlib.suppress(OSError, AttributeError):  # musl, macOS, Windows
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # musl, macOS, Windows
         share_arenas(ctypes.CDLL(None))
         threading.Thread(target=_keep_giving_back, args=(ctypes.CDLL(None).malloc_trim,), daemon=True).start()
 

@@ -152,10 +152,19 @@ class PostgresDatabase(_Base):  # type: ignore[misc]
                     self.cursor().execute("ROLLBACK")
                 raise
 
+    def commit(self) -> None:
+        """Commit on the connection that began; peewee has forgotten by now that there was a transaction."""
+        if self._has_lost():
+            raise peewee.OperationalError("the connection was lost in the transaction")
+        super().commit()
+
     def rollback(self) -> None:
         """Undo the transaction; a server that is gone has done so itself."""
-        if not self._state.conn.closed:
+        if not self._has_lost():
             super().rollback()
+
+    def _has_lost(self) -> bool:
+        return self._state.conn is None or bool(self._state.conn.closed)
 
     # --- what worker.db calls ---------------------------------------------------------------------
 

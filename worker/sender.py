@@ -386,7 +386,10 @@ class Sender:
         left = []
         for result in results:
             lost = Result(result.job, "lose", error=base.SendError(base.UNCLEAR, "internal"))
+            lane = result.job.lane
+            memory = lane.confirmed, lane.same_cause, lane.same_count
             for tried in (result, lost, None):
+                lane.confirmed, lane.same_cause, lane.same_count = memory
                 try:
                     with db.write():
                         self._deltas = {}
@@ -394,6 +397,7 @@ class Sender:
                             self._store([tried])
                         self._write_deltas()
                 except db.FAILURES:
+                    lane.confirmed, lane.same_cause, lane.same_count = memory
                     left.append(result)
                     break
                 except Exception:
@@ -403,6 +407,7 @@ class Sender:
                     self._take_connections([result.job], -1)
                 break
             else:
+                lane.confirmed, lane.same_cause, lane.same_count = memory
                 left.append(result)  # not even nothing could be written, so it is the storage
         return left
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from unittest.mock import Mock
 
 import pytest
@@ -52,8 +53,13 @@ def test_what_was_freed_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     library.mallopt.assert_called_once_with(-8, memory.ARENAS)
 
 
-def test_nothing_happens_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def windows(name: object) -> object:
+    raise TypeError("argument of type 'NoneType' is not iterable")
+
+
+@pytest.mark.parametrize("library", [lambda _name: object(), windows])
+def test_nothing_happens_elsewhere(monkeypatch: pytest.MonkeyPatch, library: Callable[[object], object]) -> None:
     before = threading.active_count()
-    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
+    monkeypatch.setattr(ctypes, "CDLL", library)
     memory.be_modest()
     assert threading.active_count() == before
