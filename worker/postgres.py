@@ -24,8 +24,9 @@ from worker import clock
 
 LOCK = 0x6D6F6C7661  # "molva"
 # Whoever is frozen or cut off in the middle of a transaction holds up all writers: the server ends it soon.
+STALL = 5  # seconds
 OPTIONS = (
-    "-c lock_timeout=10s -c idle_in_transaction_session_timeout=5s -c tcp_keepalives_idle=5"
+    f"-c lock_timeout=10s -c idle_in_transaction_session_timeout={STALL}s -c tcp_keepalives_idle=5"
     " -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=20s"
     " -c timezone=UTC -c synchronous_commit=on -c jit=off"
 )

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import peewee
 import pytest
 
 from tests import servers
-from worker.postgres import PostgresDatabase
+
+if TYPE_CHECKING:
+    from worker.postgres import PostgresDatabase
 
 pytestmark = pytest.mark.scale
 
 
 @pytest.fixture
 def handle(postgres: servers.Postgres) -> Iterator[PostgresDatabase]:
+    from worker.postgres import PostgresDatabase  # only where there is the driver
+
     postgres.drop("ended")
     made = PostgresDatabase(postgres.database("ended"))
     made.connect()
