@@ -150,6 +150,15 @@ class Lane:
     same_count: int = 0
     departures: deque[float] = field(default_factory=deque)
 
+    @property
+    def memory(self) -> tuple[bool, str | None, int]:
+        """What storing a result changes here besides the tables; set again where the transaction failed."""
+        return self.confirmed, self.same_cause, self.same_count
+
+    @memory.setter
+    def memory(self, kept: tuple[bool, str | None, int]) -> None:
+        self.confirmed, self.same_cause, self.same_count = kept
+
 
 class Plan(NamedTuple):
     """One running broadcast as the transaction sees it."""
@@ -345,7 +354,7 @@ class Sender:
         self._unsure = self._claimed_after_all(self._unsure)
         stored = [*results, *self._unsure]
         mine = [result.job for result in results if result.job.token in self._in_flight]
-        memory = [(lane, lane.confirmed, lane.same_cause, lane.same_count) for lane in self._lanes.values()]
+        memories = [(lane, lane.memory) for lane in self._lanes.values()]
         jobs: list[Job] = []
         self._take_connections(mine, -1)  # they are free for what is claimed in the same turn
         try:
@@ -358,8 +367,8 @@ class Sender:
         except BaseException:
             # The outcome of the commit is unknown: what was claimed here must not leave.
             self._take_connections(mine, 1)
-            for lane, confirmed, cause, n in memory:
-                lane.confirmed, lane.same_cause, lane.same_count = confirmed, cause, n
+            for lane, memory in memories:
+                lane.memory = memory
             for job in jobs:
                 job.departure.void = True
                 self._unsure.append(Result(job, "postpone"))
@@ -386,28 +395,25 @@ class Sender:
         left = []
         for result in results:
             lost = Result(result.job, "lose", error=base.SendError(base.UNCLEAR, "internal"))
-            lane = result.job.lane
-            memory = lane.confirmed, lane.same_cause, lane.same_count
+            memory = result.job.lane.memory
             for tried in (result, lost, None):
-                lane.confirmed, lane.same_cause, lane.same_count = memory
                 try:
                     with db.write():
                         self._deltas = {}
                         if tried is not None:
                             self._store([tried])
                         self._write_deltas()
-                except db.FAILURES:
-                    lane.confirmed, lane.same_cause, lane.same_count = memory
-                    left.append(result)
-                    break
-                except Exception:
+                except Exception as error:
+                    result.job.lane.memory = memory
+                    if isinstance(error, db.FAILURES):
+                        left.append(result)
+                        break
                     log.exception("the result of message %d cannot be stored", result.job.id)
                     continue
                 if self._in_flight.pop(result.job.token, None) is not None:
                     self._take_connections([result.job], -1)
                 break
             else:
-                lane.confirmed, lane.same_cause, lane.same_count = memory
                 left.append(result)  # not even nothing could be written, so it is the storage
         return left
 
