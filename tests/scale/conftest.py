@@ -15,8 +15,9 @@ import pytest
 from tests import servers
 from tests.faults.world import World
 from tests.network import Network
-from tests.product import Product
+from tests.product import Product, wait
 from worker import db
+from worker.models import Broadcast
 
 KEY = "the same on all hosts, and only for tests"
 
@@ -75,6 +76,15 @@ class Hosts:
             )
         except Exception as error:
             return f"the database does not tell: {error}"
+
+    def goes_on(self, broadcast: Broadcast, before: int) -> None:
+        """The database is there again: messages leave beyond the `before` there were, and only what was on its way
+        may be uncertain in the end."""
+        wait(lambda: len(self.world.accepted()) > before + 8, 30)
+        db.database.connect(reuse_if_open=True)
+        self.world.state(broadcast, "finished", 90)
+        self.world.in_flight_stored(broadcast, seconds=90)
+        assert self.world.judge(broadcast)["uncertain"] <= 2 * self.world.concurrency
 
     def pids_of_workers(self) -> set[int]:
         """The sending processes that have shown themselves in the last ten seconds."""

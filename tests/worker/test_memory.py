@@ -16,7 +16,7 @@ from tests.product import wait
 from worker import memory
 
 HEAPS = """
-import ctypes, re, threading
+import ctypes, threading
 from worker import memory
 libc = ctypes.CDLL(None)
 memory.share_arenas(libc)
@@ -30,7 +30,6 @@ for _ in range(8):
     threading.Thread(target=hold).start()
 begun.wait()
 done.set()
-libc.fopen.restype = ctypes.c_void_p
 out = ctypes.c_void_p.in_dll(libc, "stdout")
 libc.malloc_info(0, out)
 libc.fflush(out)
